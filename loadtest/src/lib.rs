@@ -1,0 +1,1 @@
+//! Local stack, event generator, open-loop sender and checker.

@@ -1,0 +1,1 @@
+//! A row change (Sequin or Debezium envelope) becomes a routed event.

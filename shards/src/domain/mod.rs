@@ -1,0 +1,4 @@
+//! Rules of the product on plain values: no sockets, no clocks, no async, and no wire formats of a
+//! server. Time and chance come as arguments.
+
+pub mod cdc;

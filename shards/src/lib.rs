@@ -1,0 +1,8 @@
+//! What runs on one core of daisi. Modules from bottom to top: vocabulary (`id`, `clock`, `limits`,
+//! `metrics`), `wire` (codecs and protocol state, no IO), `domain` (rules, no IO), `pipeline`
+//! (inputs in, effects out, no IO), and with the feature `runtime` the `edge` that owns sockets.
+//! Imports point down this list only; `tests/layers.rs` holds that.
+
+pub mod clock;
+pub mod domain;
+pub mod wire;

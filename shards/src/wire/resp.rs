@@ -1,0 +1,1 @@
+//! RESP2: the few Redis commands in use.

@@ -1,0 +1,1 @@
+//! The process: all that exists once.

@@ -1,0 +1,3 @@
+//! Arguments -> Plan -> Process::run -> exit code.
+
+fn main() {}
