@@ -5,4 +5,8 @@
 
 pub mod clock;
 pub mod domain;
+pub mod fault;
+pub mod id;
+pub mod metrics;
+pub mod pipeline;
 pub mod wire;

@@ -1,0 +1,275 @@
+//! Figures of one shard: written by it alone, read by the control thread at any time. Relaxed atomics and
+//! a single writer, so that counting costs a load and a store, and a scrape stops nobody. Invariant: one
+//! outcome an event; the books add up to what was pulled.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+
+/// A count that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Add `amount`. Only the shard that owns the block may call this: it is no atomic addition.
+    pub fn add(&self, amount: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
+    }
+
+    /// Add one.
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    /// Its value now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A value that goes up and down.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// Set it.
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// Its value now.
+    #[must_use]
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Sub-buckets per power of two: a relative error of 1/32 at the most.
+const SUB_BITS: u32 = 5;
+const SUB: usize = 1 << SUB_BITS;
+/// Values up to 2^37 ns (137 s); larger ones count in the last bucket.
+const VALUE_BITS: u32 = 37;
+/// Buckets of a histogram.
+pub const BUCKETS: usize = ((VALUE_BITS - SUB_BITS) as usize + 1) * SUB;
+
+/// Log-linear histogram of nanoseconds, the bucketing of HdrHistogram with two significant digits.
+#[derive(Debug)]
+pub struct Histogram {
+    buckets: Box<[AtomicU64]>,
+    sum: Counter,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        let buckets = std::iter::repeat_with(AtomicU64::default).take(BUCKETS).collect();
+        Self { buckets, sum: Counter::default() }
+    }
+}
+
+impl Histogram {
+    /// Count one duration, in nanoseconds.
+    pub fn record(&self, value: u64) {
+        let bucket = &self.buckets[bucket_of(value)];
+        bucket.store(bucket.load(Relaxed) + 1, Relaxed);
+        self.sum.add(value);
+    }
+
+    /// Non-empty buckets as (largest value in it, count), smallest first, and the sum of all values.
+    #[must_use]
+    pub fn snapshot(&self) -> (Vec<(u64, u64)>, u64) {
+        let counts = self.buckets.iter().map(|bucket| bucket.load(Relaxed)).enumerate();
+        let filled = counts.filter(|(_, count)| *count > 0);
+        (filled.map(|(place, count)| (bucket_max(place), count)).collect(), self.sum.get())
+    }
+}
+
+fn bucket_of(value: u64) -> usize {
+    let value = value.min((1 << VALUE_BITS) - 1);
+    let Some(shift) = (u64::BITS - value.leading_zeros()).checked_sub(SUB_BITS + 1) else {
+        return usize::try_from(value).unwrap_or(0); // Below 32 each value has its bucket.
+    };
+    // 32 to 63 in the first octave, and so on: the top bits after the leading one choose.
+    let sub = usize::try_from(value >> shift).unwrap_or(0) - SUB;
+    (shift as usize + 1) * SUB + sub
+}
+
+fn bucket_max(bucket: usize) -> u64 {
+    if bucket < SUB {
+        return bucket as u64;
+    }
+    let (shift, sub) = (bucket / SUB - 1, bucket % SUB);
+    (((SUB + sub) as u64 + 1) << shift) - 1
+}
+
+/// How an event ends. Exactly one each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Published, with a PubAck.
+    Committed,
+    /// Done before.
+    Duplicate,
+    /// Of no interest by rule.
+    Filtered,
+    /// Handed to the dead-letter stream, with a PubAck.
+    DeadLettered,
+}
+
+impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Self; 4] =
+        [Self::Committed, Self::Duplicate, Self::Filtered, Self::DeadLettered];
+
+    /// Name in labels; those of contract cdc.md section 3.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Committed => "processed",
+            Self::Duplicate => "duplicate",
+            Self::Filtered => "skipped",
+            Self::DeadLettered => "dead_lettered",
+        }
+    }
+}
+
+/// Table labels with counters of their own; the last one stands for everything else.
+pub const TABLES: [&str; 5] = ["messages", "chats", "agents", "contacts", "other"];
+/// Foreign table names that get a label of their own; a name is the peer's word, so they are bounded.
+pub const FOREIGN_TABLES_MAX: usize = 64;
+/// Reasons of dead letters: those of the transform, then ours.
+pub const REASONS_MAX: usize = 24;
+
+/// Figures of one table.
+#[derive(Debug, Default)]
+pub struct TableFigures {
+    /// By [`Outcome`], in its order.
+    pub outcomes: [Counter; 4],
+    /// Publishes that were acknowledged, and that failed.
+    pub published: [Counter; 2],
+    /// Events that were known as done, and that were not.
+    pub dedup: [Counter; 2],
+}
+
+/// Skipped events of a table that no rule names.
+#[derive(Debug)]
+pub struct ForeignTable {
+    /// Its name, cut to 64 bytes.
+    pub name: String,
+    /// How many.
+    pub skipped: Counter,
+}
+
+/// All figures of a shard. Aligned so that no two shards write to one cache line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ShardFigures {
+    /// Events taken over by this shard as owner.
+    pub pulled: Counter,
+    /// Events given back unfinished, to be read again.
+    pub returned: Counter,
+    /// Copies of messages that were held or done.
+    pub redelivered: Counter,
+    /// By table, in the order of [`TABLES`].
+    pub tables: [TableFigures; TABLES.len()],
+    /// Skipped foreign tables; slots are filled from the front and never change.
+    pub foreign: [OnceLock<ForeignTable>; FOREIGN_TABLES_MAX],
+    /// Dead letters by reason, in the order of `pipeline::reasons`.
+    pub reasons: [Counter; REASONS_MAX],
+    /// Publishes that failed and were sent again.
+    pub publish_errors: Counter,
+    /// Events sent a second time under a new id, to put them behind an earlier one.
+    pub reordered: Counter,
+    /// Claims of others (or of an earlier life) that were met and taken over.
+    pub claims_met: Counter,
+    /// Acks sent.
+    pub acks: Counter,
+    /// Pulls sent.
+    pub pulls: Counter,
+    /// Times a partition's reading was begun anew.
+    pub resyncs: Counter,
+    /// Panics contained.
+    pub panics: Counter,
+    /// Connections made to NATS.
+    pub nats_connects: Counter,
+    /// Connections made to Redis.
+    pub redis_connects: Counter,
+    /// Events held by this shard as owner.
+    pub in_flight: Gauge,
+    /// Companies known.
+    pub companies: Gauge,
+    /// Ids in the dedup window.
+    pub window: Gauge,
+    /// Age of the oldest event not acknowledged, ms; 0 when there is none.
+    pub lag_ms: Gauge,
+    /// Leases held.
+    pub leases: Gauge,
+    /// Unix ms of the last turn of the shard's loop.
+    pub heartbeat_ms: Gauge,
+    /// Turns of the shard's loop.
+    pub turns: Counter,
+    /// From receipt to PubAck.
+    pub processing: Histogram,
+    /// From publish to PubAck.
+    pub publish: Histogram,
+    /// From claim to its reply.
+    pub claim: Histogram,
+}
+
+impl ShardFigures {
+    /// A new block, all zero.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Count a skipped event of a foreign table under its name, or under `other` when names run out.
+    pub fn skip_foreign(&self, name: &[u8]) {
+        let name = &name[..name.len().min(64)];
+        for slot in &self.foreign {
+            let Some(table) = slot.get() else {
+                let name = String::from_utf8_lossy(name).into_owned();
+                let table = slot.get_or_init(|| ForeignTable { name, skipped: Counter::default() });
+                table.skipped.inc();
+                return;
+            };
+            if table.name.as_bytes() == name {
+                table.skipped.inc();
+                return;
+            }
+        }
+        self.tables[TABLES.len() - 1].outcomes[Outcome::Filtered as usize].inc();
+    }
+
+    /// Events with this outcome, over all tables.
+    #[must_use]
+    pub fn outcome(&self, outcome: Outcome) -> u64 {
+        let named: u64 = self.tables.iter().map(|t| t.outcomes[outcome as usize].get()).sum();
+        let foreign = self.foreign.iter().map_while(OnceLock::get).map(|t| t.skipped.get());
+        named + if outcome == Outcome::Filtered { foreign.sum() } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_foreign_table_is_counted_under_its_name_until_names_run_out() {
+        let figures = ShardFigures::new();
+        (0..100).for_each(|n| figures.skip_foreign(format!("t{n}").as_bytes()));
+        figures.skip_foreign(b"t5");
+        assert_eq!(figures.foreign[5].get().map(|t| t.skipped.get()), Some(2));
+        assert_eq!(figures.tables[4].outcomes[2].get(), 36);
+        assert_eq!(figures.outcome(Outcome::Filtered), 101);
+    }
+
+    proptest! {
+        #[test]
+        fn a_value_lies_in_its_bucket_with_small_error(value in 0u64..(1 << VALUE_BITS)) {
+            let bucket = bucket_of(value);
+            let max = bucket_max(bucket);
+            prop_assert!(value <= max && max - value <= value / 32, "{value} in {bucket} to {max}");
+            prop_assert!(bucket == 0 || bucket_max(bucket - 1) < value);
+        }
+    }
+}

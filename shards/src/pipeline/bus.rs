@@ -1,0 +1,319 @@
+//! The shard's one NATS connection as the pipeline sees it: requests with an answer, publishes with a
+//! PubAck, acks, pulls. Owns the connection's state machine, its inboxes and its reconnection; knows
+//! nothing of events. Invariant: after `lost` nothing of the old connection is waited for.
+
+use super::effect::Effect;
+use super::pubacks::PubAcks;
+use super::settings::NatsSettings;
+use crate::clock::Now;
+use crate::domain::retry::Backoff;
+use crate::wire::nats::auth::Credentials;
+use crate::wire::nats::conn::{Conn, ConnError, ConnEvent};
+use crate::wire::nats::encode;
+use crate::wire::nats::headers::HeaderWriter;
+use crate::wire::nats::op::Msg;
+use bytes::BytesMut;
+use std::collections::VecDeque;
+
+/// Subscription of PubAcks.
+pub(super) const SID_ACKS: u64 = 1;
+/// Subscription of API answers.
+pub(super) const SID_REQUESTS: u64 = 2;
+/// Subscriptions of the readers' pulls begin here.
+pub(super) const SID_READERS: u64 = 16;
+
+/// A flight of the stage, named so that a stale name is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FlightRef {
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+}
+
+/// Who waits for a PubAck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AckFor {
+    Event { flight: FlightRef, prefix: u8 },
+    DeadLetter { flight: FlightRef },
+    Lease { reader: usize },
+    Position { reader: usize },
+}
+
+/// Who waits for an API answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    Setup,
+    Reader(usize),
+    Lease(usize),
+}
+
+/// An answer, or what came instead.
+#[derive(Debug)]
+pub(super) enum Answer<'a> {
+    Message(&'a Msg),
+    NoResponders,
+    Timeout,
+}
+
+/// What a message turned out to be.
+pub(super) enum Arrival {
+    PubAck(AckFor, Msg),
+    Answer(Asker, Msg),
+    Delivery(usize, Msg),
+    Unknown,
+}
+
+struct Request {
+    number: u64,
+    asker: Asker,
+    deadline: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    Down { retry_at: u64 },
+    Connecting,
+    Open,
+}
+
+/// The connection and all that waits on it.
+pub(super) struct Bus {
+    settings: NatsSettings,
+    pub(super) conn: Conn,
+    link: Link,
+    backoff: Backoff,
+    fresh_credentials: bool,
+    inbox: String,
+    acks: PubAcks<AckFor>,
+    requests: VecDeque<Request>,
+    next_request: u64,
+    pub(super) down_reason: Option<String>,
+}
+
+impl Bus {
+    pub(super) fn new(settings: &NatsSettings, acks_capacity: usize) -> Self {
+        Self {
+            settings: settings.clone(),
+            conn: Conn::new(settings.conn.clone()),
+            link: Link::Down { retry_at: 0 },
+            backoff: Backoff::new(settings.backoff.0, settings.backoff.1),
+            fresh_credentials: false,
+            inbox: String::new(),
+            acks: PubAcks::with_capacity(acks_capacity),
+            requests: VecDeque::new(),
+            next_request: 0,
+            down_reason: Some("not connected yet".into()),
+        }
+    }
+
+    /// The socket is open. Inboxes are new on every connection: answers to the old one find nobody.
+    pub(super) fn opened(
+        &mut self,
+        now: Now,
+        credentials: Credentials,
+        rng: &mut fastrand::Rng,
+        effects: &mut VecDeque<Effect>,
+    ) {
+        let nonce: String = std::iter::repeat_with(|| rng.alphanumeric()).take(22).collect();
+        self.inbox = format!("_INBOX.{nonce}");
+        self.link = Link::Open;
+        if self.conn.open(now, credentials) {
+            effects.push_back(Effect::NatsStartTls);
+        }
+    }
+
+    /// The handshake is through: subscribe.
+    pub(super) fn ready(&mut self, readers: usize) {
+        self.backoff.reset();
+        self.fresh_credentials = false;
+        self.down_reason = None;
+        let out = self.conn.out();
+        encode::encode_sub(out, format!("{}.a.*", self.inbox).as_bytes(), None, SID_ACKS);
+        encode::encode_sub(out, format!("{}.r.*", self.inbox).as_bytes(), None, SID_REQUESTS);
+        for reader in 0..readers {
+            self.subscribe_reader(reader);
+        }
+    }
+
+    /// Receive what reader `reader` pulls.
+    pub(super) fn subscribe_reader(&mut self, reader: usize) {
+        let subject = format!("{}.p{reader}.*", self.inbox);
+        let sid = SID_READERS + reader as u64;
+        encode::encode_sub(self.conn.out(), subject.as_bytes(), None, sid);
+    }
+
+    /// Stop receiving: the server drops the reader's open pulls.
+    pub(super) fn unsubscribe_reader(&mut self, reader: usize) {
+        encode::encode_unsub(self.conn.out(), SID_READERS + reader as u64, None);
+    }
+
+    /// The socket is closed, or has to be. True if the connection had been through its handshake.
+    pub(super) fn lost(&mut self, now: Now, why: &str, auth: bool, rng: &mut fastrand::Rng) -> bool {
+        let was_ready = self.conn.is_ready();
+        self.conn.close();
+        self.acks.clear();
+        self.requests.clear();
+        let mut delay = self.backoff.next_delay(rng);
+        if auth {
+            delay = self.settings.backoff.1; // Hammering a server with bad credentials helps nobody.
+        }
+        if was_ready {
+            delay = rng.u64(0..=self.settings.backoff.0); // First attempt at once, but not in step.
+        }
+        self.fresh_credentials |= auth;
+        self.link = Link::Down { retry_at: now.mono + delay };
+        self.down_reason = Some(why.to_owned());
+        was_ready
+    }
+
+    /// Time goes by: reconnection, keep-alive, overdue handshake.
+    pub(super) fn tick(&mut self, now: Now, effects: &mut VecDeque<Effect>) -> Result<(), ConnError> {
+        match self.link {
+            Link::Down { retry_at } if now.mono >= retry_at => {
+                self.link = Link::Connecting;
+                let fresh_credentials = self.fresh_credentials;
+                effects.push_back(Effect::NatsConnect { fresh_credentials });
+                Ok(())
+            }
+            Link::Open => self.conn.tick(now),
+            Link::Down { .. } | Link::Connecting => Ok(()),
+        }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.conn.is_ready()
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.link == Link::Open
+    }
+
+    pub(super) fn next_event(
+        &mut self,
+        now: Now,
+        inbox: &mut BytesMut,
+    ) -> Result<Option<ConnEvent>, ConnError> {
+        self.conn.next(now, inbox)
+    }
+
+    /// Tell a message by the subscription that brought it.
+    pub(super) fn classify(&mut self, msg: Msg) -> Arrival {
+        match msg.sid() {
+            SID_ACKS => {
+                let who = tail_number(msg.subject()).and_then(|number| self.acks.resolve(number));
+                who.map_or(Arrival::Unknown, |who| Arrival::PubAck(who, msg))
+            }
+            SID_REQUESTS => {
+                let number = tail_number(msg.subject());
+                let place = self.requests.iter().position(|r| Some(r.number) == number);
+                let request = place.and_then(|place| self.requests.remove(place));
+                request.map_or(Arrival::Unknown, |request| Arrival::Answer(request.asker, msg))
+            }
+            sid if sid >= SID_READERS => {
+                let reader = usize::try_from(sid - SID_READERS).unwrap_or(usize::MAX);
+                Arrival::Delivery(reader, msg)
+            }
+            _ => Arrival::Unknown,
+        }
+    }
+
+    /// Send an API request; its answer, or its absence, comes back to `asker`.
+    pub(super) fn request(&mut self, now: Now, asker: Asker, subject: &str, body: &[u8]) {
+        self.next_request += 1;
+        let number = self.next_request;
+        let deadline = now.mono + self.settings.api_timeout;
+        self.requests.push_back(Request { number, asker, deadline });
+        let reply = format!("{}.r.{number}", self.inbox);
+        encode::encode_pub(self.conn.out(), subject.as_bytes(), Some(reply.as_bytes()), body);
+    }
+
+    /// The next request that nobody answered in time.
+    pub(super) fn pop_overdue_request(&mut self, now: Now) -> Option<Asker> {
+        if self.requests.front()?.deadline > now.mono {
+            return None;
+        }
+        self.requests.pop_front().map(|request| request.asker)
+    }
+
+    /// The next publish that nobody acknowledged in time.
+    pub(super) fn pop_overdue_publish(&mut self, now: Now) -> Option<AckFor> {
+        self.acks.pop_overdue(now.mono)
+    }
+
+    /// Publishes without PubAck.
+    pub(super) fn publishes_open(&self) -> usize {
+        self.acks.open()
+    }
+
+    /// Cold publish with headers and a PubAck, for leases, positions and dead letters.
+    pub(super) fn publish(
+        &mut self,
+        deadline: u64,
+        who: AckFor,
+        subject: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) {
+        let number = self.acks.register(who, deadline);
+        let reply = format!("{}.a.{number}", self.inbox);
+        let mut block = BytesMut::new();
+        let mut writer = HeaderWriter::begin(&mut block);
+        for (name, value) in headers {
+            // Values are ours: numbers, checked ids. A refused one is left out, never sent broken.
+            let _refused = writer.add(name.as_bytes(), value.as_bytes());
+        }
+        writer.finish();
+        let (out, reply) = (self.conn.out(), Some(reply.as_bytes()));
+        encode::encode_hpub(out, subject.as_bytes(), reply, &block, body);
+    }
+
+    /// Register a hot publish: the number for its reply, and the two halves of the reply subject.
+    pub(super) fn begin_publish(&mut self, deadline: u64, who: AckFor) -> (u64, &str, &mut BytesMut) {
+        let number = self.acks.register(who, deadline);
+        (number, &self.inbox, self.conn.out())
+    }
+
+    /// Acknowledge: an empty publish to the ack subject.
+    pub(super) fn ack(&mut self, subject: &[u8]) {
+        encode::encode_pub(self.conn.out(), subject, None, b"");
+    }
+
+    /// Restart a message's `ack_wait`.
+    pub(super) fn extend(&mut self, subject: &[u8]) {
+        encode::encode_pub(self.conn.out(), subject, None, b"+WPI");
+    }
+
+    /// Send a pull for `reader`.
+    pub(super) fn pull(&mut self, reader: usize, id: u64, subject: &str, body: &[u8]) {
+        let reply = format!("{}.p{reader}.{id}", self.inbox);
+        encode::encode_pub(self.conn.out(), subject.as_bytes(), Some(reply.as_bytes()), body);
+    }
+}
+
+/// The number in a subject's last token.
+pub(super) fn tail_number(subject: &[u8]) -> Option<u64> {
+    let tail = subject.rsplit(|byte| *byte == b'.').next()?;
+    if tail.is_empty() || tail.len() > 19 {
+        return None;
+    }
+    tail.iter().try_fold(0u64, |number, byte| {
+        byte.is_ascii_digit().then(|| number * 10 + u64::from(byte - b'0'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_number_is_a_tail() {
+        for (subject, number) in [
+            ("_INBOX.x.a.12", Some(12)),
+            ("_INBOX.x.a.", None),
+            ("_INBOX.x.a.1b", None),
+            ("_INBOX.x.a.99999999999999999999", None),
+            ("7", Some(7)),
+        ] {
+            assert_eq!(tail_number(subject.as_bytes()), number, "{subject}");
+        }
+    }
+}

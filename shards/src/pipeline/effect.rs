@@ -1,0 +1,34 @@
+//! What a pipeline wants done by the edge: a closed list. Bytes for the servers stand in the pipeline's
+//! two output buffers; everything else is one of these.
+
+use super::mail::Mail;
+use crate::id::ShardId;
+
+/// Something for the edge to perform.
+#[derive(Debug)]
+pub enum Effect {
+    /// Open a socket to a NATS server, chosen by the edge: the next one of its list.
+    NatsConnect {
+        /// Read the credentials again before this attempt.
+        fresh_credentials: bool,
+    },
+    /// Start TLS on the NATS socket.
+    NatsStartTls,
+    /// Close the NATS socket.
+    NatsClose,
+    /// The server's current addresses, besides the configured ones.
+    NatsTopology(Vec<String>),
+    /// Open a socket to Redis.
+    RedisConnect,
+    /// Close the Redis socket.
+    RedisClose,
+    /// Carry a letter.
+    Mail {
+        /// To whom.
+        to: ShardId,
+        /// What.
+        mail: Mail,
+    },
+    /// Everything is finished and handed over: the shard may end.
+    Drained,
+}

@@ -1,0 +1,55 @@
+//! What passes between the shards of a process, and nothing else does. Lanes keep their order.
+
+use crate::id::{Epoch, PartitionId, ShardId};
+use crate::wire::nats::op::Msg;
+
+/// An event on its way from the shard that reads its partition to the shard that owns its company.
+#[derive(Debug)]
+pub struct Parcel {
+    /// Who reads the partition, and wants the report.
+    pub reader: ShardId,
+    /// The partition.
+    pub partition: PartitionId,
+    /// The reading that it belongs to.
+    pub epoch: Epoch,
+    /// Its place in the reader's books.
+    pub index: u64,
+    /// Stream sequence.
+    pub seq: u64,
+    /// JetStream's time of storing it, Unix ns.
+    pub stored: u64,
+    /// Deliveries so far, as the server counts them.
+    pub delivered: u64,
+    /// When it was received here, monotonic ns.
+    pub received: u64,
+    /// Subject and body.
+    pub msg: Msg,
+}
+
+/// A letter between shards.
+#[derive(Debug)]
+pub enum Mail {
+    /// Handle this event.
+    Parcel(Parcel),
+    /// The event under this index has reached its outcome.
+    Done {
+        /// Its partition.
+        partition: PartitionId,
+        /// Its reading.
+        epoch: Epoch,
+        /// Its place in the reader's books.
+        index: u64,
+    },
+    /// Everything of this partition before `epoch` is void: drop it without an outcome.
+    Cancel {
+        /// The partition.
+        partition: PartitionId,
+        /// The first reading that counts.
+        epoch: Epoch,
+    },
+    /// The sender has lost what it was handed: read your partitions again.
+    Lost {
+        /// Who lost it.
+        shard: ShardId,
+    },
+}

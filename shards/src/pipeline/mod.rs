@@ -1,0 +1,558 @@
+//! The pipeline of one shard: inputs in, effects and bytes out. No sockets, no clocks, no async: time and
+//! chance are arguments, so that the simulator runs the very code that ships. Invariant: an event is
+//! acknowledged only after its outcome is durable.
+//!
+//! Modules: `settings`, `mail`, `effect` (the border); `bus`, `redis`, `pubacks` (the two connections);
+//! `setup`, `lease`, `reader` (the source); `tenant`, `flight`, `cdc` (the stage).
+
+mod bus;
+mod cdc;
+mod effect;
+mod flight;
+mod lease;
+mod mail;
+mod pubacks;
+mod reader;
+mod redis;
+mod settings;
+mod setup;
+mod tenant;
+
+pub use cdc::reason_labels;
+pub use effect::Effect;
+pub use mail::{Mail, Parcel};
+pub use settings::{
+    AckChoice, CdcSettings, LeaseSettings, NatsSettings, RedisSettings, Settings,
+};
+pub use tenant::Books;
+
+use crate::clock::{MS, Now};
+use crate::domain::cdc::company_hint;
+use crate::id::{Epoch, PartitionId, ShardId, shard_of};
+use crate::metrics::ShardFigures;
+use crate::wire::nats::auth::Credentials;
+use crate::wire::nats::conn::{ConnError, ConnEvent};
+use crate::wire::nats::op::Msg;
+use bus::{AckFor, Answer, Arrival, Asker, Bus};
+use bytes::BytesMut;
+use cdc::{Cx, Stage};
+use reader::{Reader, ReaderNews};
+use redis::Redis;
+use setup::Setup;
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+/// Events that made a shard panic: partition and stream sequence.
+pub type Quarantine = HashSet<(PartitionId, u64)>;
+
+/// All that can happen to a pipeline.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The NATS socket is open; the credentials are those of this attempt.
+    NatsOpened(Credentials),
+    /// TLS is up on the NATS socket.
+    NatsSecured,
+    /// Bytes came; what is decoded is taken off the front.
+    NatsBytes(&'a mut BytesMut),
+    /// The NATS socket is closed, or could not be opened.
+    NatsClosed(&'a str),
+    /// The Redis socket is open.
+    RedisOpened,
+    /// Bytes came; what is decoded is taken off the front.
+    RedisBytes(&'a mut BytesMut),
+    /// The Redis socket is closed, or could not be opened.
+    RedisClosed(&'a str),
+    /// A letter from another shard.
+    Mail(Mail),
+    /// Time went by: at least every [`TICK`].
+    Tick,
+    /// Stop taking in events, finish what is held, hand over.
+    Drain,
+}
+
+/// The longest time between two [`Input::Tick`]s: all timeouts are coarser.
+pub const TICK: u64 = 20 * MS;
+
+/// How a shard is doing, for people and for `/ready`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Why NATS is away, if it is.
+    pub nats: Option<String>,
+    /// Version and name of the NATS server.
+    pub nats_server: Option<(String, String)>,
+    /// Why Redis is away, if it is.
+    pub redis: Option<String>,
+    /// Why streams and buckets are not usable, if so.
+    pub setup: Option<String>,
+    /// The partitions that this shard reads or stands by for.
+    pub readers: Vec<ReaderStatus>,
+    /// Is it draining?
+    pub draining: bool,
+}
+
+/// How the reading of one partition is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReaderStatus {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Do we hold its lease?
+    pub leased: bool,
+    /// Are we reading?
+    pub reading: bool,
+    /// What is in the way.
+    pub trouble: Option<String>,
+}
+
+/// The pipeline of one shard.
+pub struct Pipeline {
+    settings: Settings,
+    figures: Arc<ShardFigures>,
+    rng: fastrand::Rng,
+    bus: Bus,
+    redis: Redis,
+    setup: Setup,
+    readers: Vec<Reader>,
+    stage: Stage,
+    effects: VecDeque<Effect>,
+    done: Vec<(PartitionId, Epoch, u64)>,
+    quarantine: Quarantine,
+    suspect: Option<(PartitionId, u64)>,
+    draining: bool,
+    drained: bool,
+}
+
+impl Pipeline {
+    /// A pipeline without connections. `epoch` must be above those of any earlier pipeline of this
+    /// shard in this process; `seed` draws inboxes, jitter and hash keys.
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        figures: Arc<ShardFigures>,
+        seed: u64,
+        epoch: Epoch,
+        quarantine: Quarantine,
+    ) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let capacity = 2 * settings.cdc.in_flight_max as usize;
+        let shards = settings.shards.max(1);
+        let partitions = if settings.cdc.enabled { settings.cdc.partitions.max(1) } else { 0 };
+        let readers = (0..partitions)
+            .filter(|partition| partition % shards == settings.shard.0)
+            .enumerate()
+            .map(|(place, p)| Reader::new(place, PartitionId(p), epoch, &settings))
+            .collect();
+        Self {
+            bus: Bus::new(&settings.nats, capacity),
+            redis: Redis::new(&settings.redis, capacity),
+            setup: Setup::new(),
+            readers,
+            stage: Stage::new(&settings, &mut rng),
+            effects: VecDeque::new(),
+            done: Vec::with_capacity(capacity),
+            quarantine,
+            suspect: None,
+            draining: false,
+            drained: false,
+            figures,
+            rng,
+            settings,
+        }
+    }
+
+    /// Act on what happened. The bytes and effects that it calls for are complete after [`Self::flush`].
+    pub fn handle(&mut self, now: Now, input: Input<'_>) {
+        match input {
+            Input::NatsOpened(credentials) => self.nats_opened(now, credentials),
+            Input::NatsSecured => {
+                let secured = self.bus.conn.tls_done();
+                self.check_nats(now, secured);
+            }
+            Input::NatsBytes(inbox) => self.nats_bytes(now, inbox),
+            Input::NatsClosed(why) => self.nats_lost(now, why, false, false),
+            Input::RedisOpened => self.redis.opened(now),
+            Input::RedisBytes(inbox) => self.redis_bytes(now, inbox),
+            Input::RedisClosed(why) => self.redis_lost(now, why, false),
+            Input::Mail(mail) => self.mail(now, mail),
+            Input::Tick => self.tick(now),
+            Input::Drain => self.drain(),
+        }
+    }
+
+    /// End of a turn: acknowledge, pull, send what had to wait. Call it once after a batch of inputs.
+    pub fn flush(&mut self, now: Now) {
+        if !self.bus.is_ready() {
+            self.done.clear(); // Their readings ended with the connection.
+            return self.finish_drain();
+        }
+        self.with_stage(now, |stage, cx| stage.send_ready(cx));
+        for (partition, epoch, index) in self.done.drain(..) {
+            if let Some(reader) = self.readers.iter_mut().find(|r| r.partition() == partition) {
+                reader.on_done(epoch, index);
+            }
+        }
+        let hold = !self.redis.is_ready() && self.settings.cdc.dedup_required;
+        for reader in &mut self.readers {
+            reader.flush(now, hold, &self.settings, &mut self.bus);
+        }
+        self.finish_drain();
+    }
+
+    /// Bytes for the NATS socket; take off the front what was written.
+    pub fn nats_out(&mut self) -> &mut BytesMut {
+        self.bus.conn.out()
+    }
+
+    /// Bytes for the Redis socket; take off the front what was written.
+    pub fn redis_out(&mut self) -> &mut BytesMut {
+        self.redis.out()
+    }
+
+    /// What else is to be done, in order.
+    pub fn effects(&mut self) -> &mut VecDeque<Effect> {
+        &mut self.effects
+    }
+
+    /// The event being handled, for whoever has to find out why a call did not return.
+    #[must_use]
+    pub fn suspect(&self) -> Option<(PartitionId, u64)> {
+        self.suspect
+    }
+
+    /// Epoch above all that this pipeline has used.
+    #[must_use]
+    pub fn epoch_next(&self) -> Epoch {
+        Epoch(self.readers.iter().map(|reader| reader.epoch().0).max().unwrap_or(0) + 1)
+    }
+
+    /// How it is doing. Cold: it allocates.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let info = self.bus.conn.info();
+        let reader_status = |reader: &Reader| ReaderStatus {
+            partition: reader.partition(),
+            leased: reader.holds_lease(),
+            reading: reader.is_reading(),
+            trouble: reader.trouble.clone(),
+        };
+        Status {
+            nats: self.bus.down_reason.clone(),
+            nats_server: (!info.version.is_empty())
+                .then(|| (info.version.clone(), info.server_name.clone())),
+            redis: self.redis.down_reason.clone(),
+            setup: self.setup.trouble.clone(),
+            readers: self.readers.iter().map(reader_status).collect(),
+            draining: self.draining,
+        }
+    }
+
+    /// The books of every company of this shard. Cold.
+    #[must_use]
+    pub fn books(&self) -> Vec<(Box<[u8]>, Books)> {
+        self.stage.books()
+    }
+
+    /// Events held here without outcome: as owner, and as reader.
+    #[must_use]
+    pub fn in_flight(&self) -> (usize, usize) {
+        (self.stage.open(), self.readers.iter().map(Reader::in_flight).sum())
+    }
+}
+
+// NATS.
+impl Pipeline {
+    fn nats_opened(&mut self, now: Now, credentials: Credentials) {
+        self.bus.opened(now, credentials, &mut self.rng, &mut self.effects);
+        self.figures.nats_connects.inc();
+    }
+
+    fn nats_bytes(&mut self, now: Now, inbox: &mut BytesMut) {
+        loop {
+            match self.bus.next_event(now, inbox) {
+                Ok(Some(event)) => self.nats_event(now, event),
+                Ok(None) => return,
+                Err(error) => {
+                    inbox.clear();
+                    return self.check_nats(now, Err(error));
+                }
+            }
+        }
+    }
+
+    fn nats_event(&mut self, now: Now, event: ConnEvent) {
+        match event {
+            ConnEvent::StartTls => self.effects.push_back(Effect::NatsStartTls),
+            ConnEvent::Ready => {
+                let info = self.bus.conn.info();
+                tracing::info!(server = %info.server_name, version = %info.version, "nats connected");
+                let addresses = info.connect_urls.clone();
+                self.effects.push_back(Effect::NatsTopology(addresses));
+                self.bus.ready(self.readers.len());
+                self.setup.start(now, &self.settings, &mut self.bus);
+            }
+            ConnEvent::Msg(msg) => self.arrival(now, msg),
+            ConnEvent::Barrier => self.readers.iter_mut().for_each(Reader::on_barrier),
+            ConnEvent::LameDuck => {
+                // Leave at once and cleanly: everything unfinished is read again elsewhere.
+                self.nats_lost(now, "the server is going away (lame duck)", false, true);
+            }
+            ConnEvent::Complaint(text) => {
+                tracing::error!(%text, "the nats server complains; check the permissions");
+                self.setup.trouble = Some(format!("the server complains: {text}"));
+            }
+        }
+    }
+
+    fn arrival(&mut self, now: Now, msg: Msg) {
+        match self.bus.classify(msg) {
+            Arrival::Delivery(place, msg) => {
+                let Some(reader) = self.readers.get_mut(place) else { return };
+                let (parcel, news) =
+                    reader.on_delivery(now, msg, &self.settings, &mut self.bus);
+                self.reader_news(now, place, news);
+                if let Some(parcel) = parcel {
+                    self.hand(now, parcel);
+                }
+            }
+            Arrival::PubAck(who, msg) => self.puback(now, who, Some(&msg)),
+            Arrival::Answer(asker, msg) => {
+                let answer = match msg.status() {
+                    Some(_) => Answer::NoResponders,
+                    None => Answer::Message(&msg),
+                };
+                self.answer(now, asker, &answer);
+            }
+            Arrival::Unknown => {} // An answer that came too late, or a status of an old inbox.
+        }
+    }
+
+    // To the shard that owns the company; an event of nobody stays here.
+    fn hand(&mut self, now: Now, parcel: Parcel) {
+        let owner = match company_hint(parcel.msg.subject()) {
+            Some(company) if self.settings.shards > 1 => shard_of(company, self.settings.shards),
+            _ => self.settings.shard,
+        };
+        if owner == self.settings.shard {
+            self.admit(now, parcel);
+        } else {
+            self.effects.push_back(Effect::Mail { to: owner, mail: Mail::Parcel(parcel) });
+        }
+    }
+
+    fn admit(&mut self, now: Now, parcel: Parcel) {
+        let place = (parcel.partition, parcel.seq);
+        let quarantined = !self.quarantine.is_empty() && self.quarantine.contains(&place);
+        self.suspect = Some(place);
+        self.with_stage(now, |stage, cx| stage.admit(parcel, quarantined, cx));
+        self.suspect = None;
+    }
+
+    fn puback(&mut self, now: Now, who: AckFor, ack: Option<&Msg>) {
+        let (settings, bus, rng) = (&self.settings, &mut self.bus, &mut self.rng);
+        match who {
+            AckFor::Event { flight, prefix } => {
+                self.with_stage(now, |stage, cx| stage.on_puback(flight, prefix, ack, cx));
+            }
+            AckFor::DeadLetter { flight } => {
+                self.with_stage(now, |stage, cx| stage.on_buried(flight, ack, cx));
+            }
+            AckFor::Lease { reader } => {
+                let news = self.readers[reader].on_lease_put(now, ack, settings, bus, rng);
+                self.reader_news(now, reader, news);
+            }
+            AckFor::Position { reader } => {
+                self.readers[reader].on_position_put(now, ack, settings, bus);
+            }
+        }
+    }
+
+    fn answer(&mut self, now: Now, asker: Asker, answer: &Answer<'_>) {
+        let (settings, bus, rng) = (&self.settings, &mut self.bus, &mut self.rng);
+        match asker {
+            Asker::Setup => {
+                self.setup.on_answer(now, settings, answer, bus);
+                if self.setup.is_finished() {
+                    self.readers.iter_mut().for_each(|r| r.start(&self.setup.facts));
+                }
+            }
+            Asker::Reader(place) => {
+                let facts = &self.setup.facts;
+                self.readers[place].on_answer(now, answer, facts, settings, bus);
+            }
+            Asker::Lease(place) => {
+                let news = self.readers[place].on_lease_read(now, answer, settings, bus, rng);
+                self.reader_news(now, place, news);
+            }
+        }
+    }
+
+    fn check_nats(&mut self, now: Now, result: Result<(), ConnError>) {
+        if let Err(error) = result {
+            let (why, auth) = (error.to_string(), error.is_auth());
+            self.nats_lost(now, &why, auth, true);
+        }
+    }
+
+    fn nats_lost(&mut self, now: Now, why: &str, auth: bool, close: bool) {
+        let was_ready = self.bus.lost(now, why, auth, &mut self.rng);
+        if close {
+            self.effects.push_back(Effect::NatsClose);
+        }
+        if was_ready {
+            tracing::warn!(why, "nats connection lost");
+        }
+        for place in 0..self.readers.len() {
+            let news = self.readers[place].disconnected();
+            self.reader_news(now, place, news);
+        }
+        self.with_stage(now, Stage::disconnected);
+    }
+
+    fn reader_news(&mut self, now: Now, place: usize, news: ReaderNews) {
+        if news == ReaderNews::Nothing {
+            return;
+        }
+        let reader = &self.readers[place];
+        let (partition, epoch) = (reader.partition(), reader.epoch());
+        self.figures.resyncs.inc();
+        for shard in (0..self.settings.shards).map(ShardId) {
+            if shard != self.settings.shard {
+                let mail = Mail::Cancel { partition, epoch };
+                self.effects.push_back(Effect::Mail { to: shard, mail });
+            }
+        }
+        self.with_stage(now, |stage, cx| stage.cancel(partition, epoch, cx));
+    }
+}
+
+// Redis, mail, time.
+impl Pipeline {
+    fn redis_bytes(&mut self, now: Now, inbox: &mut BytesMut) {
+        loop {
+            match self.redis.next(inbox) {
+                Ok(Some(answer)) => self.with_stage(now, |stage, cx| match answer {
+                    redis::Answer::Ready => {
+                        cx.figures.redis_connects.inc();
+                        stage.reissue(cx);
+                    }
+                    redis::Answer::Claim(flight, known) => stage.on_claim(flight, known, cx),
+                    redis::Answer::Done(flight) | redis::Answer::Legacy(flight) => {
+                        stage.on_marked(flight);
+                    }
+                }),
+                Ok(None) => return,
+                Err(error) => {
+                    inbox.clear();
+                    return self.redis_lost(now, &error.to_string(), true);
+                }
+            }
+        }
+    }
+
+    fn redis_lost(&mut self, now: Now, why: &str, close: bool) {
+        if self.redis.is_ready() {
+            tracing::warn!(why, "redis connection lost; pulling pauses until it is back");
+        }
+        self.redis.lost(now, why, &mut self.rng);
+        if close {
+            self.effects.push_back(Effect::RedisClose);
+        }
+        if !self.settings.cdc.dedup_required {
+            self.with_stage(now, Stage::release_claims);
+        }
+    }
+
+    fn mail(&mut self, now: Now, mail: Mail) {
+        match mail {
+            Mail::Parcel(parcel) => self.admit(now, parcel),
+            Mail::Done { partition, epoch, index } => self.done.push((partition, epoch, index)),
+            Mail::Cancel { partition, epoch } => {
+                self.with_stage(now, |stage, cx| stage.cancel(partition, epoch, cx));
+            }
+            Mail::Lost { shard } => {
+                for place in 0..self.readers.len() {
+                    let why = format!("shard {shard} lost what it had been handed");
+                    let (settings, bus) = (&self.settings, &mut self.bus);
+                    let news = self.readers[place].resync(now, &why, settings, bus);
+                    self.reader_news(now, place, news);
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Now) {
+        let alive = self.bus.tick(now, &mut self.effects);
+        self.check_nats(now, alive);
+        if let Err(error) = self.redis.tick(now, &mut self.effects) {
+            self.redis_lost(now, &error.to_string(), true);
+        }
+        if self.bus.is_ready() {
+            self.setup.tick(now, &self.settings, &mut self.bus);
+            while let Some(asker) = self.bus.pop_overdue_request(now) {
+                self.answer(now, asker, &Answer::Timeout);
+            }
+            while let Some(who) = self.bus.pop_overdue_publish(now) {
+                self.puback(now, who, None);
+            }
+            for place in 0..self.readers.len() {
+                let (settings, bus, rng) = (&self.settings, &mut self.bus, &mut self.rng);
+                let news = self.readers[place].tick(now, settings, bus, rng);
+                self.reader_news(now, place, news);
+                if self.draining {
+                    self.readers[place].drain_idle(now, &self.settings, &mut self.bus);
+                }
+            }
+            self.with_stage(now, Stage::tick);
+        }
+        self.show(now);
+    }
+
+    fn drain(&mut self) {
+        self.draining = true;
+        for reader in &mut self.readers {
+            reader.drain(&mut self.bus);
+        }
+    }
+
+    fn finish_drain(&mut self) {
+        let finished = self.draining
+            && self.readers.iter().all(Reader::is_drained)
+            && (self.stage.busy() == 0 || !self.bus.is_ready());
+        if finished && !self.drained {
+            self.drained = true;
+            self.effects.push_back(Effect::Drained);
+        }
+    }
+
+    // Gauges; counters of the readers are kept where they belong and copied here.
+    fn show(&mut self, now: Now) {
+        let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        self.figures.in_flight.set(gauge(self.stage.open()));
+        self.figures.companies.set(gauge(self.stage.companies()));
+        self.figures.window.set(gauge(self.stage.window_len()));
+        self.figures.leases.set(gauge(self.readers.iter().filter(|r| r.holds_lease()).count()));
+        let oldest = self.readers.iter().filter_map(Reader::oldest_stored).min();
+        let lag = oldest.map_or(0, |stored| now.wall.saturating_sub(stored) / MS);
+        self.figures.lag_ms.set(i64::try_from(lag).unwrap_or(i64::MAX));
+        for reader in &mut self.readers {
+            let figures = std::mem::take(&mut reader.figures);
+            self.figures.redelivered.add(figures.redelivered);
+            self.figures.acks.add(figures.acks);
+            self.figures.pulls.add(figures.pulls);
+        }
+    }
+
+    fn with_stage<R>(&mut self, now: Now, call: impl FnOnce(&mut Stage, &mut Cx<'_>) -> R) -> R {
+        let mut cx = Cx {
+            now,
+            settings: &self.settings,
+            facts: &self.setup.facts,
+            bus: &mut self.bus,
+            redis: &mut self.redis,
+            rng: &mut self.rng,
+            figures: &self.figures,
+            effects: &mut self.effects,
+            done: &mut self.done,
+        };
+        call(&mut self.stage, &mut cx)
+    }
+}

@@ -1,0 +1,90 @@
+//! Publishes that wait for their PubAck, found again by the number in the reply subject. Pure. Answers
+//! may come in any order (an error overtakes earlier acks on a replicated stream), deadlines do not.
+//! Source: reference/nats-jetstream.md section 4.4.
+
+use std::collections::VecDeque;
+
+struct Waiting<T> {
+    who: T,
+    deadline: u64,
+}
+
+/// The window of outstanding publishes of one connection.
+pub(super) struct PubAcks<T> {
+    first: u64,
+    ring: VecDeque<Option<Waiting<T>>>,
+    open: usize,
+}
+
+impl<T> PubAcks<T> {
+    pub(super) fn with_capacity(capacity: usize) -> Self {
+        Self { first: 0, ring: VecDeque::with_capacity(capacity), open: 0 }
+    }
+
+    /// Number for the next publish; its answer is due at `deadline` (monotonic ns, never falling).
+    pub(super) fn register(&mut self, who: T, deadline: u64) -> u64 {
+        self.ring.push_back(Some(Waiting { who, deadline }));
+        self.open += 1;
+        self.first + self.ring.len() as u64 - 1
+    }
+
+    /// The publish `number` was answered; `None` if nobody waits for it any more.
+    pub(super) fn resolve(&mut self, number: u64) -> Option<T> {
+        let place = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        let waiting = self.ring.get_mut(place)?.take()?;
+        self.open -= 1;
+        self.trim();
+        Some(waiting.who)
+    }
+
+    /// The oldest publish whose answer is overdue.
+    pub(super) fn pop_overdue(&mut self, now: u64) -> Option<T> {
+        if self.ring.front()?.as_ref()?.deadline > now {
+            return None;
+        }
+        let waiting = self.ring.pop_front()??;
+        self.first += 1;
+        self.open -= 1;
+        self.trim();
+        Some(waiting.who)
+    }
+
+    /// The connection is gone: nobody waits any more. Numbers go on, so that no late answer fits.
+    pub(super) fn clear(&mut self) {
+        self.first += self.ring.len() as u64;
+        self.ring.clear();
+        self.open = 0;
+    }
+
+    pub(super) fn open(&self) -> usize {
+        self.open
+    }
+
+    // Invariant: the front is a publish that still waits.
+    fn trim(&mut self) {
+        while let Some(None) = self.ring.front() {
+            self.ring.pop_front();
+            self.first += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_in_any_order_find_their_publish_once() {
+        let mut acks = PubAcks::with_capacity(4);
+        let numbers: Vec<u64> = ["a", "b", "c"].iter().map(|who| acks.register(*who, 10)).collect();
+        assert_eq!(acks.resolve(numbers[1]), Some("b"));
+        assert_eq!(acks.resolve(numbers[1]), None);
+        assert_eq!(acks.resolve(numbers[0]), Some("a"));
+        assert_eq!((acks.open(), acks.resolve(99)), (1, None));
+        assert_eq!(acks.pop_overdue(9), None);
+        assert_eq!(acks.pop_overdue(10), Some("c"));
+        let next = acks.register("d", 20);
+        acks.clear();
+        assert_eq!((acks.resolve(next), acks.open()), (None, 0));
+    }
+}

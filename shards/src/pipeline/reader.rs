@@ -1,0 +1,772 @@
+//! The reading of one partition: lease, consumer, pulls, progress, acks. It hands on what arrives and
+//! acknowledges what is reported done. Crash-only: whatever disturbs the reading (lost connection, lost
+//! lease, a gap in the deliveries) ends its epoch, and it begins anew at the ack floor, the same way as
+//! after a killed process. Invariant: nothing is acknowledged before everything up to it is done.
+
+use super::bus::{AckFor, Answer, Asker, Bus};
+use super::lease::{KeyState, Lease, LeaseAct, LeaseNews, PutResult};
+use super::mail::Parcel;
+use super::settings::{AckChoice, Settings};
+use super::setup::{Facts, api_error};
+use crate::clock::{MS, Now, SEC};
+use crate::domain::progress::{Admission, Progress};
+use crate::id::{Epoch, PartitionId, ShardId};
+use crate::wire::nats::headers::Headers;
+use crate::wire::nats::jetstream::{AckSubject, ErrorClass, PubAck};
+use crate::wire::nats::op::Msg;
+use crate::wire::nats::pull::{PullLimits, PullNews, Puller};
+use base64::Engine as _;
+use serde_json::{Value, json};
+
+const RETRY: u64 = 500 * MS;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// No connection, or its set-up is not finished.
+    Idle,
+    /// Another replica reads, or nobody has answered yet.
+    Leasing,
+    /// `CONSUMER.INFO` is asked.
+    Inspecting,
+    /// The floor is being written down before the consumer is deleted.
+    SavingPosition,
+    Deleting,
+    /// There is no consumer: is there a floor from an interrupted re-creation?
+    FindingPosition,
+    Creating,
+    Reading,
+    /// Wait, then inspect again.
+    Pausing { until: u64 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Drain {
+    No,
+    /// Pulls are withdrawn; what had been sent before still arrives.
+    Asked { barrier: bool },
+    /// All is acknowledged, the lease is being given back.
+    Releasing { until: u64 },
+    Finished,
+}
+
+/// What the pipeline has to do after a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum ReaderNews {
+    Nothing,
+    /// A new epoch has begun: all that was handed on before is void.
+    EpochEnded,
+}
+
+/// Counters of one reader, for the books.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReaderFigures {
+    /// Copies of messages that were held or done.
+    pub redelivered: u64,
+    /// Acks sent.
+    pub acks: u64,
+    /// Times the reading was begun anew.
+    pub resyncs: u64,
+    /// Pulls sent.
+    pub pulls: u64,
+}
+
+/// The reading of one partition by this shard.
+pub(super) struct Reader {
+    place: usize,
+    shard: ShardId,
+    partition: PartitionId,
+    epoch: Epoch,
+    phase: Phase,
+    drain: Drain,
+    lease: Lease,
+    puller: Puller,
+    progress: Progress,
+    consumer: String,
+    floor_known: Option<u64>,
+    floor_next: u64,
+    config: Option<Value>,
+    explicit: bool,
+    ack_wait: u64,
+    consumer_seq: u64,
+    pub(super) figures: ReaderFigures,
+    pub(super) trouble: Option<String>,
+}
+
+impl Reader {
+    pub(super) fn new(
+        place: usize,
+        partition: PartitionId,
+        epoch: Epoch,
+        settings: &Settings,
+    ) -> Self {
+        let cdc = &settings.cdc;
+        let consumer = match cdc.partitions {
+            0 | 1 => cdc.consumer.clone(),
+            _ => format!("{}_p{partition}", cdc.consumer),
+        };
+        Self {
+            place,
+            shard: settings.shard,
+            partition,
+            epoch,
+            phase: Phase::Idle,
+            drain: Drain::No,
+            lease: Lease::new(settings.lease.ttl),
+            puller: Puller::new(limits(settings, cdc.in_flight_max)),
+            progress: Progress::with_capacity(cdc.in_flight_max as usize + 1),
+            consumer,
+            floor_known: None,
+            floor_next: 0,
+            config: None,
+            explicit: false,
+            ack_wait: cdc.ack_wait,
+            consumer_seq: 0,
+            figures: ReaderFigures::default(),
+            trouble: None,
+        }
+    }
+
+    pub(super) fn partition(&self) -> PartitionId {
+        self.partition
+    }
+
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub(super) fn is_reading(&self) -> bool {
+        self.phase == Phase::Reading
+    }
+
+    pub(super) fn holds_lease(&self) -> bool {
+        self.lease.is_held()
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        self.drain == Drain::Finished
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.progress.open()
+    }
+
+    pub(super) fn oldest_stored(&self) -> Option<u64> {
+        self.progress.oldest_stored()
+    }
+
+    /// Streams and buckets exist: go for the lease.
+    pub(super) fn start(&mut self, facts: &Facts) {
+        self.lease.set_ttl(facts.lease_ttl);
+        if self.drain == Drain::No {
+            self.phase = Phase::Leasing;
+        } else {
+            self.drain = Drain::Finished; // The connection went while draining: nothing is held.
+        }
+    }
+
+    /// The connection is gone.
+    pub(super) fn disconnected(&mut self) -> ReaderNews {
+        self.lease.disconnected();
+        let was_reading = self.phase == Phase::Reading;
+        self.phase = Phase::Idle;
+        if matches!(self.drain, Drain::Asked { .. } | Drain::Releasing { .. }) {
+            self.drain = Drain::Finished;
+        }
+        if was_reading { self.end_epoch() } else { ReaderNews::Nothing }
+    }
+
+    /// Begin again at the ack floor, on the same connection.
+    pub(super) fn resync(&mut self, now: Now, why: &str, settings: &Settings, bus: &mut Bus) -> ReaderNews {
+        if self.phase != Phase::Reading {
+            return ReaderNews::Nothing;
+        }
+        tracing::warn!(partition = %self.partition, floor = self.progress.floor(), why,
+            "reading begins anew at the ack floor");
+        self.figures.resyncs += 1;
+        let news = self.end_epoch();
+        if self.drain == Drain::No {
+            self.inspect(now, settings, bus);
+        } else {
+            self.drain = Drain::Finished;
+            self.phase = Phase::Idle;
+        }
+        news
+    }
+
+    /// Time goes by.
+    pub(super) fn tick(
+        &mut self,
+        now: Now,
+        settings: &Settings,
+        bus: &mut Bus,
+        rng: &mut fastrand::Rng,
+    ) -> ReaderNews {
+        if self.phase == Phase::Idle {
+            return ReaderNews::Nothing;
+        }
+        if let Drain::Releasing { until } = self.drain {
+            if now.mono >= until {
+                self.drain = Drain::Finished;
+            }
+            return ReaderNews::Nothing;
+        }
+        let (act, news) = self.lease.tick(now, rng);
+        self.act_on_lease(now, act, settings, bus);
+        let ended = self.on_lease_news(now, news, settings, bus);
+        if ended == ReaderNews::EpochEnded {
+            return ended;
+        }
+        match self.phase {
+            Phase::Pausing { until } if now.mono >= until => self.inspect(now, settings, bus),
+            Phase::Reading => {
+                self.extend_held(now, bus);
+                return match self.puller.tick(now.mono) {
+                    PullNews::Inspect => self.resync(now, "the consumer is silent", settings, bus),
+                    _ => ReaderNews::Nothing,
+                };
+            }
+            _ => {}
+        }
+        ReaderNews::Nothing
+    }
+
+    /// A message or a status for this reader. `None`: nothing to hand on.
+    pub(super) fn on_delivery(
+        &mut self,
+        now: Now,
+        msg: Msg,
+        settings: &Settings,
+        bus: &mut Bus,
+    ) -> (Option<Parcel>, ReaderNews) {
+        if let Some(status) = msg.status() {
+            let unserved = pending_messages(&msg);
+            let id = super::bus::tail_number(msg.subject()).unwrap_or(0);
+            let news = self.puller.on_status(now.mono, id, &status, unserved);
+            return (None, self.on_pull_news(now, news, &msg, settings, bus));
+        }
+        if self.phase != Phase::Reading {
+            return (None, ReaderNews::Nothing); // Of an epoch that has ended; it comes again.
+        }
+        let Some(reply) = msg.reply() else { return (None, ReaderNews::Nothing) };
+        let Ok(ack) = AckSubject::parse(reply) else { return (None, ReaderNews::Nothing) };
+        let (seq, consumer_seq) = (ack.stream_seq, ack.consumer_seq);
+        let (stored, delivered) = (ack.timestamp_ns, ack.delivered);
+        if consumer_seq != self.consumer_seq + 1 {
+            // A delivery went elsewhere: acknowledging past it would lose it.
+            return (None, self.resync(now, "a delivery was missed", settings, bus));
+        }
+        self.consumer_seq = consumer_seq;
+        self.puller.on_message(now.mono, msg.frame_len() as u64);
+        let bytes = u32::try_from(msg.frame_len()).unwrap_or(u32::MAX);
+        let Some(subject) = msg.reply_bytes() else { return (None, ReaderNews::Nothing) };
+        let index = match self.progress.admit(seq, subject, bytes, now.mono, stored) {
+            Admission::New(index) => index,
+            Admission::Held => {
+                self.figures.redelivered += 1;
+                return (None, ReaderNews::Nothing);
+            }
+            Admission::Acknowledged => {
+                self.figures.redelivered += 1;
+                if self.explicit {
+                    bus.ack(reply); // One ack for all covers it otherwise.
+                }
+                return (None, ReaderNews::Nothing);
+            }
+        };
+        let (reader, partition, epoch) = (self.shard, self.partition, self.epoch);
+        let received = now.mono;
+        let parcel =
+            Parcel { reader, partition, epoch, index, seq, stored, delivered, received, msg };
+        (Some(parcel), ReaderNews::Nothing)
+    }
+
+    /// The event under `index` has its outcome.
+    pub(super) fn on_done(&mut self, epoch: Epoch, index: u64) {
+        if epoch == self.epoch {
+            self.progress.finish(index);
+        }
+    }
+
+    /// Acknowledge what may be, and pull as far as there is room; once a turn. `hold` stops the pulling.
+    pub(super) fn flush(&mut self, now: Now, hold: bool, settings: &Settings, bus: &mut Bus) {
+        if self.phase != Phase::Reading {
+            return;
+        }
+        let mut last = None;
+        while let Some(durable) = self.progress.pop_durable() {
+            if self.explicit {
+                bus.ack(&durable.ack);
+                self.figures.acks += 1;
+            }
+            last = Some(durable);
+        }
+        if let (Some(durable), false) = (&last, self.explicit) {
+            bus.ack(&durable.ack);
+            self.figures.acks += 1;
+        }
+        if self.drain != Drain::No {
+            self.continue_drain(now, settings, bus);
+        } else if !hold {
+            self.pull(now, settings, bus);
+        }
+    }
+
+    /// Stop pulling, finish what is held.
+    pub(super) fn drain(&mut self, bus: &mut Bus) {
+        if self.drain != Drain::No {
+            return;
+        }
+        if self.phase == Phase::Reading {
+            bus.unsubscribe_reader(self.place);
+            bus.conn.barrier();
+            self.puller.void();
+            self.drain = Drain::Asked { barrier: false };
+        } else {
+            self.drain = Drain::Asked { barrier: true };
+            if self.phase == Phase::Idle {
+                self.drain = Drain::Finished;
+            }
+        }
+    }
+
+    /// The server has parsed all we had sent: no message of a withdrawn pull can follow.
+    pub(super) fn on_barrier(&mut self) {
+        if let Drain::Asked { barrier } = &mut self.drain {
+            *barrier = true;
+        }
+    }
+
+    /// Drain outside a reading (the lease is somebody else's, or the consumer is being prepared).
+    pub(super) fn drain_idle(&mut self, now: Now, settings: &Settings, bus: &mut Bus) {
+        if self.phase != Phase::Reading && matches!(self.drain, Drain::Asked { .. }) {
+            self.continue_drain(now, settings, bus);
+        }
+    }
+
+    fn continue_drain(&mut self, now: Now, settings: &Settings, bus: &mut Bus) {
+        if self.drain != (Drain::Asked { barrier: true }) || self.progress.held() > 0 {
+            return;
+        }
+        match self.lease.release() {
+            Some(act) => {
+                self.drain = Drain::Releasing { until: now.mono + SEC };
+                self.act_on_lease(now, Some(act), settings, bus);
+            }
+            None => self.drain = Drain::Finished,
+        }
+    }
+
+    fn pull(&mut self, now: Now, settings: &Settings, bus: &mut Bus) {
+        let held = u32::try_from(self.progress.held()).unwrap_or(u32::MAX);
+        let bytes = self.progress.held_bytes();
+        let Some(pull) = self.puller.plan(now.mono, held, bytes) else { return };
+        let limits = PullLimits::default();
+        let body = format!(
+            r#"{{"batch":{},"expires":{},"idle_heartbeat":{},"max_bytes":{}}}"#,
+            pull.batch, limits.expires, limits.heartbeat, pull.max_bytes
+        );
+        let (stream, consumer) = (&settings.cdc.stream, &self.consumer);
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
+        bus.pull(self.place, pull.id, &subject, body.as_bytes());
+        self.figures.pulls += 1;
+    }
+
+    // `+WPI` at a third of the wait, so that two may be lost.
+    fn extend_held(&mut self, now: Now, bus: &mut Bus) {
+        let Some(before) = now.mono.checked_sub(self.ack_wait / 3) else { return };
+        self.progress.extend_held(before, now.mono, |ack| bus.extend(ack));
+    }
+
+    fn end_epoch(&mut self) -> ReaderNews {
+        self.floor_known = Some(self.progress.floor());
+        self.epoch = Epoch(self.epoch.0 + 1);
+        self.progress.restart(self.progress.floor());
+        self.puller.void();
+        ReaderNews::EpochEnded
+    }
+
+    fn on_pull_news(
+        &mut self,
+        now: Now,
+        news: PullNews,
+        msg: &Msg,
+        settings: &Settings,
+        bus: &mut Bus,
+    ) -> ReaderNews {
+        match news {
+            PullNews::Fine | PullNews::Void => ReaderNews::Nothing,
+            PullNews::Refused => {
+                let status = String::from_utf8_lossy(msg.headers()).replace("\r\n", " ");
+                self.trouble = Some(format!("the server refuses our pull: {}", status.trim()));
+                ReaderNews::Nothing
+            }
+            PullNews::Inspect => self.resync(now, "the consumer is gone", settings, bus),
+        }
+    }
+}
+
+// Lease.
+impl Reader {
+    /// Our guarded write to the lease's key was answered, or not in time.
+    pub(super) fn on_lease_put(
+        &mut self,
+        now: Now,
+        ack: Option<&Msg>,
+        settings: &Settings,
+        bus: &mut Bus,
+        rng: &mut fastrand::Rng,
+    ) -> ReaderNews {
+        if matches!(self.drain, Drain::Releasing { .. }) {
+            self.drain = Drain::Finished;
+            return ReaderNews::Nothing;
+        }
+        let result = ack.map_or(PutResult::Failed, put_result);
+        let (act, news) = self.lease.on_put(now, result, rng);
+        self.act_on_lease(now, act, settings, bus);
+        self.on_lease_news(now, news, settings, bus)
+    }
+
+    /// The lease's key was read.
+    pub(super) fn on_lease_read(
+        &mut self,
+        now: Now,
+        answer: &Answer<'_>,
+        settings: &Settings,
+        bus: &mut Bus,
+        rng: &mut fastrand::Rng,
+    ) -> ReaderNews {
+        let key = match answer {
+            Answer::Message(msg) => key_state(msg, &settings.replica),
+            Answer::NoResponders | Answer::Timeout => KeyState::Failed,
+        };
+        let (act, news) = self.lease.on_read(now, key, rng);
+        self.act_on_lease(now, act, settings, bus);
+        self.on_lease_news(now, news, settings, bus)
+    }
+
+    fn on_lease_news(
+        &mut self,
+        now: Now,
+        news: LeaseNews,
+        settings: &Settings,
+        bus: &mut Bus,
+    ) -> ReaderNews {
+        match news {
+            LeaseNews::Nothing => ReaderNews::Nothing,
+            LeaseNews::Acquired => {
+                tracing::info!(partition = %self.partition, "lease acquired");
+                if self.phase == Phase::Leasing {
+                    self.inspect(now, settings, bus);
+                }
+                ReaderNews::Nothing
+            }
+            LeaseNews::Lost => {
+                tracing::warn!(partition = %self.partition, "lease lost: another replica may read");
+                let was_reading = self.phase == Phase::Reading;
+                self.phase = Phase::Leasing;
+                // What another replica acknowledges from here on is not ours to remember.
+                let news = if was_reading { self.end_epoch() } else { ReaderNews::Nothing };
+                self.floor_known = None;
+                news
+            }
+        }
+    }
+
+    fn act_on_lease(
+        &mut self,
+        now: Now,
+        act: Option<LeaseAct>,
+        settings: &Settings,
+        bus: &mut Bus,
+    ) {
+        let Some(act) = act else { return };
+        let key = format!("$KV.{}.{}.{}", settings.lease.bucket, settings.cdc.stream, self.consumer);
+        let deadline = now.mono + settings.lease.ttl / 4;
+        let who = AckFor::Lease { reader: self.place };
+        match act {
+            LeaseAct::Hold { expected } => {
+                let body = json!({ "owner": settings.replica, "shard": self.shard.0 }).to_string();
+                let expected = expected.to_string();
+                let headers = [("Nats-Expected-Last-Subject-Sequence", expected.as_str())];
+                bus.publish(deadline, who, &key, &headers, body.as_bytes());
+            }
+            LeaseAct::Release { expected } => {
+                let expected = expected.to_string();
+                let headers = [
+                    ("Nats-Expected-Last-Subject-Sequence", expected.as_str()),
+                    ("KV-Operation", "DEL"),
+                ];
+                bus.publish(deadline, who, &key, &headers, b"");
+            }
+            LeaseAct::Read => {
+                let subject = format!("$JS.API.STREAM.MSG.GET.KV_{}", settings.lease.bucket);
+                let body = json!({ "last_by_subj": key }).to_string();
+                bus.request(now, Asker::Lease(self.place), &subject, body.as_bytes());
+            }
+        }
+    }
+}
+
+// Consumer.
+impl Reader {
+    /// The answer to a request about the consumer or its position.
+    pub(super) fn on_answer(
+        &mut self,
+        now: Now,
+        answer: &Answer<'_>,
+        facts: &Facts,
+        settings: &Settings,
+        bus: &mut Bus,
+    ) {
+        let value = match answer {
+            Answer::Message(msg) => serde_json::from_slice::<Value>(msg.payload())
+                .map_err(|error| format!("unreadable answer of the JetStream API: {error}")),
+            Answer::NoResponders => Err("the consumer's API does not answer".to_owned()),
+            Answer::Timeout => Err("the JetStream API does not answer".to_owned()),
+        };
+        let done = value.and_then(|value| match self.phase {
+            Phase::Inspecting => self.on_info(now, &value, settings, bus),
+            Phase::FindingPosition => self.on_position(now, &value, facts, settings, bus),
+            Phase::Deleting => self.on_deleted(now, &value, facts, settings, bus),
+            Phase::Creating => self.on_created(&value, settings, bus),
+            _ => Ok(()),
+        });
+        match done {
+            Ok(()) => {}
+            Err(trouble) => self.pause(now, trouble),
+        }
+    }
+
+    /// The position is written down, or not.
+    pub(super) fn on_position_put(&mut self, now: Now, ack: Option<&Msg>, settings: &Settings, bus: &mut Bus) {
+        if self.phase != Phase::SavingPosition {
+            return; // The answer to the erasing after a re-creation.
+        }
+        match ack.map(put_result) {
+            Some(PutResult::Stored { .. }) => {
+                self.phase = Phase::Deleting;
+                let (stream, consumer) = (&settings.cdc.stream, &self.consumer);
+                let subject = format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}");
+                bus.request(now, Asker::Reader(self.place), &subject, b"");
+            }
+            _ => self.pause(now, "the position cannot be written to its bucket".to_owned()),
+        }
+    }
+
+    fn pause(&mut self, now: Now, trouble: String) {
+        self.trouble = Some(trouble);
+        self.phase = Phase::Pausing { until: now.mono + RETRY };
+    }
+
+    fn inspect(&mut self, now: Now, settings: &Settings, bus: &mut Bus) {
+        self.phase = Phase::Inspecting;
+        let (stream, consumer) = (&settings.cdc.stream, &self.consumer);
+        let subject = format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}");
+        bus.request(now, Asker::Reader(self.place), &subject, b"");
+    }
+
+    fn on_info(
+        &mut self,
+        now: Now,
+        info: &Value,
+        settings: &Settings,
+        bus: &mut Bus,
+    ) -> Result<(), String> {
+        let error = &info["error"];
+        if error["err_code"] == 10_014 || error["code"] == 404 {
+            self.phase = Phase::FindingPosition;
+            let subject = format!("$JS.API.STREAM.MSG.GET.KV_{}", settings.lease.position_bucket);
+            let body = json!({ "last_by_subj": self.position_key(settings) }).to_string();
+            bus.request(now, Asker::Reader(self.place), &subject, body.as_bytes());
+            return Ok(());
+        }
+        if !error.is_null() {
+            return Err(format!("consumer {}: {}", self.consumer, api_error(error)));
+        }
+        if info["push_bound"] == true {
+            return Err(format!(
+                "consumer {} is a push consumer in use: stop the old service first",
+                self.consumer
+            ));
+        }
+        let seq = |part: &str, field: &str| info[part][field].as_u64().unwrap_or(0);
+        let floor = seq("ack_floor", "stream_seq").max(self.floor_known.unwrap_or(0));
+        let is_push = info["config"]["deliver_subject"].as_str().is_some_and(|s| !s.is_empty());
+        let disturbed = ["num_ack_pending", "num_waiting"].iter().any(|f| info[*f] != 0);
+        let behind = seq("delivered", "stream_seq") < floor;
+        if !(is_push || disturbed || behind) {
+            self.take_config(&info["config"], settings);
+            let delivered = seq("delivered", "stream_seq");
+            self.begin_reading(delivered.max(floor), seq("delivered", "consumer_seq"));
+            return Ok(());
+        }
+        self.config = Some(info["config"].clone());
+        self.floor_next = floor;
+        self.phase = Phase::SavingPosition;
+        let deadline = now.mono + settings.nats.api_timeout;
+        let who = AckFor::Position { reader: self.place };
+        let body = floor.to_string();
+        bus.publish(deadline, who, &self.position_key(settings), &[], body.as_bytes());
+        Ok(())
+    }
+
+    fn on_position(
+        &mut self,
+        now: Now,
+        value: &Value,
+        facts: &Facts,
+        settings: &Settings,
+        bus: &mut Bus,
+    ) -> Result<(), String> {
+        let error = &value["error"];
+        let absent = error["err_code"] == 10_037 || error["code"] == 404;
+        if !error.is_null() && !absent {
+            return Err(format!("reading the position: {}", api_error(error)));
+        }
+        let saved = stored_text(value).and_then(|text| text.parse().ok()).unwrap_or(0);
+        self.floor_next = self.floor_known.unwrap_or(0).max(saved);
+        self.create(now, facts, settings, bus);
+        Ok(())
+    }
+
+    fn on_deleted(
+        &mut self,
+        now: Now,
+        value: &Value,
+        facts: &Facts,
+        settings: &Settings,
+        bus: &mut Bus,
+    ) -> Result<(), String> {
+        let error = &value["error"];
+        if !error.is_null() && error["err_code"] != 10_014 {
+            return Err(format!("deleting consumer {}: {}", self.consumer, api_error(error)));
+        }
+        self.create(now, facts, settings, bus);
+        Ok(())
+    }
+
+    fn create(&mut self, now: Now, facts: &Facts, settings: &Settings, bus: &mut Bus) {
+        self.phase = Phase::Creating;
+        let mut config =
+            self.config.take().unwrap_or_else(|| self.default_config(facts, settings));
+        if let Some(fields) = config.as_object_mut() {
+            for push_only in
+                ["deliver_subject", "deliver_group", "flow_control", "idle_heartbeat", "opt_start_time"]
+            {
+                fields.remove(push_only);
+            }
+            fields.remove("opt_start_seq");
+        }
+        let start_after = if facts.workqueue { 0 } else { self.floor_next };
+        config["deliver_policy"] = "all".into(); // A work queue holds nothing that was acknowledged.
+        if start_after > 0 {
+            config["deliver_policy"] = "by_start_sequence".into();
+            config["opt_start_seq"] = (start_after + 1).into();
+        }
+        let body = json!({ "stream_name": settings.cdc.stream, "config": config }).to_string();
+        let (stream, consumer) = (&settings.cdc.stream, &self.consumer);
+        let subject = format!("$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{consumer}");
+        bus.request(now, Asker::Reader(self.place), &subject, body.as_bytes());
+    }
+
+    fn on_created(&mut self, value: &Value, settings: &Settings, bus: &mut Bus) -> Result<(), String> {
+        let error = &value["error"];
+        if !error.is_null() {
+            return Err(format!("creating consumer {}: {}", self.consumer, api_error(error)));
+        }
+        // The consumer itself keeps the position from here on.
+        let (who, key) = (AckFor::Position { reader: self.place }, self.position_key(settings));
+        bus.publish(u64::MAX, who, &key, &[("KV-Operation", "DEL")], b"");
+        self.take_config(&value["config"], settings);
+        self.begin_reading(self.floor_next, value["delivered"]["consumer_seq"].as_u64().unwrap_or(0));
+        Ok(())
+    }
+
+    fn begin_reading(&mut self, floor: u64, consumer_seq: u64) {
+        tracing::info!(partition = %self.partition, consumer = %self.consumer, floor, "reading");
+        self.trouble = None;
+        self.progress.restart(floor);
+        self.consumer_seq = consumer_seq;
+        self.phase = Phase::Reading;
+    }
+
+    // What exists decides: it may be the operator's.
+    fn take_config(&mut self, config: &Value, settings: &Settings) {
+        self.explicit = config["ack_policy"] != "all";
+        self.ack_wait = config["ack_wait"].as_u64().filter(|w| *w > 0).unwrap_or(30 * SEC);
+        let pending_max = config["max_ack_pending"].as_u64().filter(|max| *max > 0);
+        let cap = pending_max.and_then(|max| u32::try_from(max).ok()).unwrap_or(u32::MAX);
+        self.puller.set_limits(limits(settings, settings.cdc.in_flight_max.min(cap).max(1)));
+    }
+
+    fn default_config(&self, facts: &Facts, settings: &Settings) -> Value {
+        let cdc = &settings.cdc;
+        let all = match cdc.ack {
+            AckChoice::All => true,
+            AckChoice::Explicit => false,
+            AckChoice::Auto => !facts.workqueue,
+        };
+        json!({
+            "durable_name": self.consumer, "name": self.consumer,
+            "description": "daisi, stage cdc",
+            "ack_policy": if all { "all" } else { "explicit" },
+            "ack_wait": cdc.ack_wait, "max_deliver": -1,
+            "max_ack_pending": cdc.max_ack_pending, "replay_policy": "instant",
+        })
+    }
+
+    fn position_key(&self, settings: &Settings) -> String {
+        let (bucket, stream) = (&settings.lease.position_bucket, &settings.cdc.stream);
+        format!("$KV.{bucket}.{stream}.{}", self.consumer)
+    }
+}
+
+fn limits(settings: &Settings, messages_max: u32) -> PullLimits {
+    let bytes_max = settings.cdc.in_flight_bytes_max;
+    PullLimits { messages_max, bytes_max, ..PullLimits::default() }
+}
+
+fn pending_messages(msg: &Msg) -> Option<u32> {
+    let value = Headers::new(msg.headers()).get(b"Nats-Pending-Messages")?;
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+fn put_result(msg: &Msg) -> PutResult {
+    if msg.status().is_some() {
+        return PutResult::Failed;
+    }
+    match PubAck::parse(msg.payload()) {
+        Ok(ack) => PutResult::Stored { revision: ack.seq },
+        Err(error) if error.class() == ErrorClass::WrongLastSequence => PutResult::Raced,
+        Err(_) => PutResult::Failed,
+    }
+}
+
+fn key_state(msg: &Msg, replica: &str) -> KeyState {
+    if msg.status().is_some() {
+        return KeyState::Failed;
+    }
+    let Ok(value) = serde_json::from_slice::<Value>(msg.payload()) else { return KeyState::Failed };
+    let error = &value["error"];
+    if error["err_code"] == 10_037 || error["code"] == 404 {
+        return KeyState::Absent;
+    }
+    let Some(revision) = value["message"]["seq"].as_u64() else { return KeyState::Failed };
+    match stored_text(&value) {
+        None => KeyState::Free { revision }, // A delete mark has no body.
+        Some(text) => {
+            let owner = serde_json::from_str::<Value>(&text).unwrap_or_default();
+            let ours = owner["owner"].as_str() == Some(replica);
+            if ours { KeyState::Ours { revision } } else { KeyState::Theirs }
+        }
+    }
+}
+
+// Body of the message in an answer of STREAM.MSG.GET; `None` if absent or empty.
+fn stored_text(value: &Value) -> Option<String> {
+    let data = value["message"]["data"].as_str()?;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(data).ok()?;
+    let text = String::from_utf8(bytes).ok()?;
+    (!text.is_empty()).then_some(text)
+}

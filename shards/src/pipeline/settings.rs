@@ -1,0 +1,128 @@
+//! What a pipeline is told once, at its start: checked values only (`config::plan` makes them), times in
+//! nanoseconds. No files, no addresses: those are the edge's.
+
+use crate::domain::cdc::CdcRules;
+use crate::id::ShardId;
+use crate::wire::nats::conn::ConnSettings;
+
+/// Everything one shard's pipeline needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Name of this process among its replicas, unique per start.
+    pub replica: String,
+    /// This shard.
+    pub shard: ShardId,
+    /// Shards in this process.
+    pub shards: u16,
+    /// The NATS connection.
+    pub nats: NatsSettings,
+    /// The Redis connection.
+    pub redis: RedisSettings,
+    /// The leases on partitions.
+    pub lease: LeaseSettings,
+    /// The CDC stage.
+    pub cdc: CdcSettings,
+}
+
+/// The NATS connection and its JetStream API.
+#[derive(Clone, Debug)]
+pub struct NatsSettings {
+    /// Handshake, keep-alive, bounds.
+    pub conn: ConnSettings,
+    /// Bound on one API request.
+    pub api_timeout: u64,
+    /// Replicas of the streams and buckets that daisi creates.
+    pub stream_replicas: u8,
+    /// First and largest delay between two attempts to connect.
+    pub backoff: (u64, u64),
+}
+
+/// The Redis connection.
+#[derive(Clone, Debug)]
+pub struct RedisSettings {
+    /// ACL user, if not the default one.
+    pub username: Option<String>,
+    /// Password, if the server wants one.
+    pub password: Option<String>,
+    /// Database number.
+    pub database: u32,
+    /// A reply that takes longer means that the connection is dead.
+    pub reply_timeout: u64,
+    /// First and largest delay between two attempts to connect.
+    pub backoff: (u64, u64),
+}
+
+/// Who reads a partition.
+#[derive(Clone, Debug)]
+pub struct LeaseSettings {
+    /// Bucket of the leases.
+    pub bucket: String,
+    /// Bucket of the positions that outlive a consumer's re-creation.
+    pub position_bucket: String,
+    /// Life of a lease without renewal.
+    pub ttl: u64,
+}
+
+/// How the source is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckChoice {
+    /// One ack for all before it, where the stream allows that.
+    Auto,
+    /// Always one ack for all before it.
+    All,
+    /// An ack for each message.
+    Explicit,
+}
+
+/// The CDC stage.
+#[derive(Clone, Debug)]
+pub struct CdcSettings {
+    /// Run the stage at all.
+    pub enabled: bool,
+    /// What is forwarded, and as what.
+    pub rules: CdcRules,
+    /// Source stream.
+    pub stream: String,
+    /// Its subjects, when it has to be created.
+    pub subjects: Vec<String>,
+    /// Add missing subjects to an existing stream.
+    pub extend_stream: bool,
+    /// Durable consumer; with several partitions `_p<k>` is appended.
+    pub consumer: String,
+    /// Partitions of the source; more than one needs NATS 2.10.
+    pub partitions: u16,
+    /// Ack policy of a consumer that has to be created.
+    pub ack: AckChoice,
+    /// `ack_wait` of a consumer that has to be created.
+    pub ack_wait: u64,
+    /// `max_ack_pending` of a consumer that has to be created.
+    pub max_ack_pending: u32,
+    /// Prefixes of the output subjects; one publish each.
+    pub output_prefixes: Vec<String>,
+    /// Output stream, when none captures the output subjects.
+    pub output_stream: String,
+    /// Events asked for or held per partition.
+    pub in_flight_max: u32,
+    /// Bytes asked for or held per partition.
+    pub in_flight_bytes_max: u64,
+    /// Publishes without PubAck at once.
+    pub publish_window: u32,
+    /// A PubAck that takes longer counts as failed.
+    pub publish_timeout: u64,
+    /// Attempts at a publish that is refused for good before it is dead-lettered.
+    pub publish_attempts_max: u32,
+    /// Redis keys of done events live this long, in seconds.
+    pub dedup_ttl_s: u32,
+    /// Redis keys of claims live this long, in seconds.
+    pub claim_ttl_s: u32,
+    /// Ids in the window of each shard.
+    pub dedup_window: u32,
+    /// Pause while Redis is away; otherwise go on, guarded by `Nats-Msg-Id` alone.
+    pub dedup_required: bool,
+    /// Also set the keys of the old service.
+    pub legacy_dedup: bool,
+    /// Dead-letter stream, when none captures its subjects.
+    pub dlq_stream: String,
+    /// Companies whose state is kept at once; idle ones make room.
+    pub companies_max: u32,
+}

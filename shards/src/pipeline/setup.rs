@@ -1,0 +1,313 @@
+//! What has to exist before anything is read: output, dead-letter and source streams, and the buckets of
+//! leases and positions. One request at a time; created when missing, never altered when they exist
+//! (`cdc.extend_stream` may add missing subjects). Every shard runs it on every connection: creating
+//! what exists with the same configuration is a success.
+
+use super::bus::{Answer, Asker, Bus};
+use super::settings::Settings;
+use crate::clock::{MS, Now, SEC};
+use serde_json::{Value, json};
+
+/// Retry after an answer that was no success.
+const RETRY: u64 = 500 * MS;
+/// Defaults of what we create: contract cdc.md sections 1.2 and 6, ingest.md section 1.2.
+const SOURCE_AGE: u64 = 7 * 24 * 3600 * SEC;
+const SOURCE_BYTES: i64 = 100 << 30;
+const OUTPUT_AGE: u64 = 24 * 3600 * SEC;
+const OUTPUT_BYTES: i64 = 20 << 30;
+const DLQ_AGE: u64 = 7 * 24 * 3600 * SEC;
+const DUPLICATE_WINDOW: u64 = 120 * SEC;
+
+/// What was found out.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    /// Stream of each output prefix.
+    pub(super) output_streams: Vec<String>,
+    /// Stream of the dead letters.
+    pub(super) dlq_stream: String,
+    /// The source deletes what is acknowledged, and wants an ack for each message.
+    pub(super) workqueue: bool,
+    /// Life of a lease, as the bucket really has it.
+    pub(super) lease_ttl: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Find(Target),
+    Inspect(Target),
+    Create(Target),
+    Extend,
+    Finished,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    Output(usize),
+    DeadLetters,
+    Source,
+    Leases,
+    Positions,
+}
+
+/// The sequence of requests.
+pub(super) struct Setup {
+    step: Step,
+    retry_at: Option<u64>,
+    pending: Option<Value>,
+    pub(super) facts: Facts,
+    /// Why it does not go on; `None` while all is well.
+    pub(super) trouble: Option<String>,
+}
+
+impl Setup {
+    pub(super) fn new() -> Self {
+        let (step, facts) = (Step::Find(Target::Output(0)), Facts::default());
+        Self { step, retry_at: None, pending: None, facts, trouble: None }
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.step == Step::Finished
+    }
+
+    /// Begin, on a new connection.
+    pub(super) fn start(&mut self, now: Now, settings: &Settings, bus: &mut Bus) {
+        *self = Self::new();
+        self.send(now, settings, bus);
+    }
+
+    /// Time goes by: send again what was answered with trouble.
+    pub(super) fn tick(&mut self, now: Now, settings: &Settings, bus: &mut Bus) {
+        if self.retry_at.is_some_and(|at| now.mono >= at) {
+            self.retry_at = None;
+            self.send(now, settings, bus);
+        }
+    }
+
+    /// The answer to our request.
+    pub(super) fn on_answer(
+        &mut self,
+        now: Now,
+        settings: &Settings,
+        answer: &Answer<'_>,
+        bus: &mut Bus,
+    ) {
+        let outcome = match answer {
+            Answer::Message(msg) => match serde_json::from_slice::<Value>(msg.payload()) {
+                Ok(value) => self.advance(settings, &value),
+                Err(error) => Err(format!("unreadable answer of the JetStream API: {error}")),
+            },
+            Answer::NoResponders => Err("JetStream is not enabled for this account".to_owned()),
+            Answer::Timeout => Err("the JetStream API does not answer".to_owned()),
+        };
+        match outcome {
+            Ok(step) => {
+                self.trouble = None;
+                self.step = step;
+                self.send(now, settings, bus);
+            }
+            Err(trouble) => {
+                self.trouble = Some(trouble);
+                self.retry_at = Some(now.mono + RETRY);
+            }
+        }
+    }
+
+    fn send(&mut self, now: Now, settings: &Settings, bus: &mut Bus) {
+        let (subject, body) = match self.step {
+            Step::Finished => return,
+            Step::Find(target) => {
+                let body = json!({ "subject": probe(target, settings) });
+                ("$JS.API.STREAM.NAMES".to_owned(), body.to_string())
+            }
+            Step::Inspect(target) => {
+                let name = self.name(target, settings);
+                (format!("$JS.API.STREAM.INFO.{name}"), String::new())
+            }
+            Step::Create(target) => {
+                let name = self.name(target, settings);
+                let config = stream_config(target, &name, settings);
+                (format!("$JS.API.STREAM.CREATE.{name}"), config.to_string())
+            }
+            Step::Extend => {
+                let name = self.name(Target::Source, settings);
+                let config = self.pending.take().unwrap_or_default();
+                (format!("$JS.API.STREAM.UPDATE.{name}"), config.to_string())
+            }
+        };
+        bus.request(now, Asker::Setup, &subject, body.as_bytes());
+    }
+
+    fn advance(&mut self, settings: &Settings, answer: &Value) -> Result<Step, String> {
+        let error = &answer["error"];
+        let missing = error["err_code"] == 10_059 || error["code"] == 404;
+        match self.step {
+            Step::Find(target) if error.is_null() => match first_name(answer) {
+                Some(name) => {
+                    self.found(target, name);
+                    Ok(Step::Inspect(target))
+                }
+                None => {
+                    self.found(target, self.default_name(target, settings));
+                    Ok(Step::Create(target))
+                }
+            },
+            Step::Inspect(target) if missing => Ok(Step::Create(target)),
+            Step::Inspect(target) | Step::Create(target) if error.is_null() => {
+                self.check(target, settings, &answer["config"])
+            }
+            Step::Extend if error.is_null() => Ok(after(Target::Source, settings)),
+            step => Err(format!("{}: {}", self.doing(step, settings), api_error(error))),
+        }
+    }
+
+    // Look at what exists, take note, and say what would break a promise.
+    fn check(&mut self, target: Target, settings: &Settings, config: &Value) -> Result<Step, String> {
+        let name = self.name(target, settings);
+        if config["no_ack"] == true && target != Target::Source {
+            return Err(format!("stream {name} acknowledges nothing (no_ack): set no_ack=false"));
+        }
+        if config["persist_mode"] == "async" && target != Target::Source {
+            return Err(format!("stream {name} acknowledges before it writes (persist_mode=async)"));
+        }
+        match target {
+            Target::Source => {
+                self.facts.workqueue = config["retention"] == "workqueue";
+                let missing = missing_subjects(config, &settings.cdc.subjects);
+                if !missing.is_empty() && settings.cdc.extend_stream {
+                    let mut config = config.clone();
+                    if let Some(subjects) = config["subjects"].as_array_mut() {
+                        subjects.extend(missing.into_iter().map(Value::from));
+                    }
+                    self.pending = Some(config);
+                    return Ok(Step::Extend);
+                }
+                if !missing.is_empty() {
+                    tracing::warn!(stream = %name, subjects = ?missing,
+                        "the source stream does not capture these subjects; \
+                         add them, or set cdc.extend_stream = true");
+                }
+            }
+            Target::Leases => {
+                self.facts.lease_ttl = config["max_age"].as_u64().unwrap_or(0);
+                if self.facts.lease_ttl < SEC {
+                    return Err(format!("bucket {name} has no max_age of a second or more"));
+                }
+            }
+            Target::Output(_) | Target::DeadLetters | Target::Positions => {}
+        }
+        Ok(after(target, settings))
+    }
+
+    fn found(&mut self, target: Target, name: String) {
+        match target {
+            Target::Output(place) => {
+                self.facts.output_streams.truncate(place);
+                self.facts.output_streams.push(name);
+            }
+            Target::DeadLetters => self.facts.dlq_stream = name,
+            Target::Source | Target::Leases | Target::Positions => {}
+        }
+    }
+
+    fn default_name(&self, target: Target, settings: &Settings) -> String {
+        match target {
+            Target::Output(0) => settings.cdc.output_stream.clone(),
+            Target::Output(place) => {
+                format!("{}_{}", settings.cdc.output_stream, settings.cdc.output_prefixes[place])
+            }
+            Target::DeadLetters => settings.cdc.dlq_stream.clone(),
+            Target::Source => settings.cdc.stream.clone(),
+            Target::Leases => format!("KV_{}", settings.lease.bucket),
+            Target::Positions => format!("KV_{}", settings.lease.position_bucket),
+        }
+    }
+
+    fn name(&self, target: Target, settings: &Settings) -> String {
+        match target {
+            Target::Output(place) => self.facts.output_streams[place].clone(),
+            Target::DeadLetters => self.facts.dlq_stream.clone(),
+            _ => self.default_name(target, settings),
+        }
+    }
+
+    fn doing(&self, step: Step, settings: &Settings) -> String {
+        match step {
+            Step::Find(target) => format!("looking for the stream of {}", probe(target, settings)),
+            Step::Inspect(target) => format!("reading stream {}", self.name(target, settings)),
+            Step::Create(target) => format!("creating stream {}", self.name(target, settings)),
+            Step::Extend => format!("adding subjects to stream {}", settings.cdc.stream),
+            Step::Finished => "nothing".to_owned(),
+        }
+    }
+}
+
+fn after(target: Target, settings: &Settings) -> Step {
+    match target {
+        Target::Output(place) if place + 1 < settings.cdc.output_prefixes.len() => {
+            Step::Find(Target::Output(place + 1))
+        }
+        Target::Output(_) => Step::Find(Target::DeadLetters),
+        Target::DeadLetters => Step::Inspect(Target::Source),
+        Target::Source => Step::Inspect(Target::Leases),
+        Target::Leases => Step::Inspect(Target::Positions),
+        Target::Positions => Step::Finished,
+    }
+}
+
+fn probe(target: Target, settings: &Settings) -> String {
+    match target {
+        Target::Output(place) => format!("{}.>", settings.cdc.output_prefixes[place]),
+        _ => "v1.dlq.>".to_owned(),
+    }
+}
+
+fn stream_config(target: Target, name: &str, settings: &Settings) -> Value {
+    let replicas = settings.nats.stream_replicas;
+    let base = |subjects: Value, age: u64, bytes: i64, window: u64| {
+        json!({
+            "name": name, "subjects": subjects, "retention": "limits", "storage": "file",
+            "discard": "old", "num_replicas": replicas, "max_age": age, "max_bytes": bytes,
+            "duplicate_window": window,
+        })
+    };
+    let bucket = |age: u64| {
+        let mut config = base(json!([format!("$KV.{}.>", &name[3..])]), age, -1, DUPLICATE_WINDOW);
+        config["duplicate_window"] = if age == 0 { DUPLICATE_WINDOW } else { age }.into();
+        config["discard"] = "new".into();
+        config["max_msgs_per_subject"] = 1.into();
+        config["allow_rollup_hdrs"] = true.into();
+        config["deny_delete"] = true.into();
+        config
+    };
+    match target {
+        Target::Output(place) => {
+            let subjects = json!([format!("{}.>", settings.cdc.output_prefixes[place])]);
+            base(subjects, OUTPUT_AGE, OUTPUT_BYTES, DUPLICATE_WINDOW)
+        }
+        Target::DeadLetters => base(json!(["v1.dlq.>"]), DLQ_AGE, -1, DUPLICATE_WINDOW),
+        Target::Source => {
+            base(json!(settings.cdc.subjects), SOURCE_AGE, SOURCE_BYTES, DUPLICATE_WINDOW)
+        }
+        Target::Leases => bucket(settings.lease.ttl),
+        Target::Positions => bucket(0),
+    }
+}
+
+fn first_name(answer: &Value) -> Option<String> {
+    answer["streams"].as_array()?.first()?.as_str().map(str::to_owned)
+}
+
+fn missing_subjects(config: &Value, wanted: &[String]) -> Vec<String> {
+    let have: Vec<&str> =
+        config["subjects"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let covered = |subject: &str| {
+        have.iter().any(|pattern| crate::wire::nats::subject::covers(pattern, subject))
+    };
+    wanted.iter().filter(|subject| !covered(subject)).cloned().collect()
+}
+
+/// An API error as an operator wants to read it.
+pub(super) fn api_error(error: &Value) -> String {
+    let text = error["description"].as_str().unwrap_or("no description");
+    format!("{text} (error {})", error["err_code"].as_u64().unwrap_or(0))
+}
