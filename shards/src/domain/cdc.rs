@@ -1,1 +1,0 @@
-//! A row change (Sequin or Debezium envelope) becomes a routed event.
