@@ -158,6 +158,23 @@ pub struct ForeignTable {
     pub skipped: Counter,
 }
 
+/// The foreign tables seen so far.
+#[derive(Debug)]
+pub struct ForeignTables([OnceLock<ForeignTable>; FOREIGN_TABLES_MAX]);
+
+impl Default for ForeignTables {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| OnceLock::new()))
+    }
+}
+
+impl ForeignTables {
+    /// Those with a label of their own, in the order of their first sight.
+    pub fn iter(&self) -> impl Iterator<Item = &ForeignTable> {
+        self.0.iter().map_while(OnceLock::get)
+    }
+}
+
 /// All figures of a shard. Aligned so that no two shards write to one cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -171,7 +188,7 @@ pub struct ShardFigures {
     /// By table, in the order of [`TABLES`].
     pub tables: [TableFigures; TABLES.len()],
     /// Skipped foreign tables; slots are filled from the front and never change.
-    pub foreign: [OnceLock<ForeignTable>; FOREIGN_TABLES_MAX],
+    pub foreign: ForeignTables,
     /// Dead letters by reason, in the order of `pipeline::reasons`.
     pub reasons: [Counter; REASONS_MAX],
     /// Publishes that failed and were sent again.
@@ -224,7 +241,7 @@ impl ShardFigures {
     /// Count a skipped event of a foreign table under its name, or under `other` when names run out.
     pub fn skip_foreign(&self, name: &[u8]) {
         let name = &name[..name.len().min(64)];
-        for slot in &self.foreign {
+        for slot in &self.foreign.0 {
             let Some(table) = slot.get() else {
                 let name = String::from_utf8_lossy(name).into_owned();
                 let table = slot.get_or_init(|| ForeignTable { name, skipped: Counter::default() });
@@ -243,7 +260,7 @@ impl ShardFigures {
     #[must_use]
     pub fn outcome(&self, outcome: Outcome) -> u64 {
         let named: u64 = self.tables.iter().map(|t| t.outcomes[outcome as usize].get()).sum();
-        let foreign = self.foreign.iter().map_while(OnceLock::get).map(|t| t.skipped.get());
+        let foreign = self.foreign.iter().map(|table| table.skipped.get());
         named + if outcome == Outcome::Filtered { foreign.sum() } else { 0 }
     }
 }
@@ -258,7 +275,7 @@ mod tests {
         let figures = ShardFigures::new();
         (0..100).for_each(|n| figures.skip_foreign(format!("t{n}").as_bytes()));
         figures.skip_foreign(b"t5");
-        assert_eq!(figures.foreign[5].get().map(|t| t.skipped.get()), Some(2));
+        assert_eq!(figures.foreign.iter().nth(5).map(|t| t.skipped.get()), Some(2));
         assert_eq!(figures.tables[4].outcomes[2].get(), 36);
         assert_eq!(figures.outcome(Outcome::Filtered), 101);
     }

@@ -2,3 +2,6 @@
 //! server. Time and chance come as arguments.
 
 pub mod cdc;
+pub mod progress;
+pub mod retry;
+pub mod window;

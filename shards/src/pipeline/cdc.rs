@@ -29,7 +29,7 @@ use crate::wire::nats::jetstream::{ErrorClass, PubAck};
 use crate::wire::nats::op::Msg;
 use bytes::BytesMut;
 use hashbrown::{HashMap, HashSet};
-use siphasher::sip128::{Hasher128, SipHasher13};
+use siphasher::sip128::SipHasher13;
 use std::collections::VecDeque;
 
 /// Dead-letter reasons that are not the transform's, behind those in label order.
@@ -879,7 +879,7 @@ fn flight_owns_hash(state: State) -> bool {
 }
 
 fn table_of(flight: &Flight) -> usize {
-    flight.spans.as_ref().map_or(Table::ALL.len(), |spans| spans.table() as usize)
+    flight.spans.as_ref().map_or(Table::ALL.len(), |spans| spans.table as usize)
 }
 
 fn seconds(now: Now) -> u32 {

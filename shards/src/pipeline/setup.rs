@@ -6,6 +6,7 @@
 use super::bus::{Answer, Asker, Bus};
 use super::settings::Settings;
 use crate::clock::{MS, Now, SEC};
+use crate::wire::nats::subject::Pattern;
 use serde_json::{Value, json};
 
 /// Retry after an answer that was no success.
@@ -300,9 +301,11 @@ fn first_name(answer: &Value) -> Option<String> {
 fn missing_subjects(config: &Value, wanted: &[String]) -> Vec<String> {
     let have: Vec<&str> =
         config["subjects"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let covered = |subject: &str| {
-        have.iter().any(|pattern| crate::wire::nats::subject::covers(pattern, subject))
+    // A wanted wildcard is matched as if it were a literal token: `*` covers `*`, `>` covers all.
+    let covers = |pattern: &str, subject: &str| {
+        Pattern::new(pattern.to_owned()).is_ok_and(|pattern| pattern.matches(subject.as_bytes()))
     };
+    let covered = |subject: &str| have.iter().any(|pattern| covers(pattern, subject));
     wanted.iter().filter(|subject| !covered(subject)).cloned().collect()
 }
 

@@ -274,7 +274,8 @@ impl Conn {
     }
 
     fn send_connect(&mut self) -> Result<(), ConnError> {
-        let options = ConnectOptions { name: self.settings.name.clone(), tls_required: self.tls };
+        let options =
+            ConnectOptions { name: self.settings.name.clone(), tls: self.tls, echo: true };
         let json = connect_json(&self.info, &options, &self.credentials)?;
         encode::encode_connect(&mut self.out, json.as_bytes());
         encode::encode_ping(&mut self.out);
