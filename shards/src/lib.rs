@@ -10,3 +10,10 @@ pub mod id;
 pub mod metrics;
 pub mod pipeline;
 pub mod wire;
+
+#[cfg(feature = "runtime")]
+pub mod edge;
+#[cfg(feature = "runtime")]
+pub mod pool;
+#[cfg(feature = "runtime")]
+pub mod shard;

@@ -12,6 +12,7 @@ use crate::wire::nats::conn::{Conn, ConnError, ConnEvent};
 use crate::wire::nats::encode;
 use crate::wire::nats::headers::HeaderWriter;
 use crate::wire::nats::op::Msg;
+use crate::wire::nats::subject::SubjectError;
 use bytes::BytesMut;
 use std::collections::VecDeque;
 
@@ -81,7 +82,6 @@ pub(super) struct Bus {
     pub(super) conn: Conn,
     link: Link,
     backoff: Backoff,
-    fresh_credentials: bool,
     inbox: String,
     acks: PubAcks<AckFor>,
     requests: VecDeque<Request>,
@@ -96,7 +96,6 @@ impl Bus {
             conn: Conn::new(settings.conn.clone()),
             link: Link::Down { retry_at: 0 },
             backoff: Backoff::new(settings.backoff.0, settings.backoff.1),
-            fresh_credentials: false,
             inbox: String::new(),
             acks: PubAcks::with_capacity(acks_capacity),
             requests: VecDeque::new(),
@@ -124,11 +123,10 @@ impl Bus {
     /// The handshake is through: subscribe.
     pub(super) fn ready(&mut self, readers: usize) {
         self.backoff.reset();
-        self.fresh_credentials = false;
         self.down_reason = None;
         let out = self.conn.out();
-        encode::encode_sub(out, format!("{}.a.*", self.inbox).as_bytes(), None, SID_ACKS);
-        encode::encode_sub(out, format!("{}.r.*", self.inbox).as_bytes(), None, SID_REQUESTS);
+        written(encode::encode_sub(out, format!("{}.a.*", self.inbox).as_bytes(), None, SID_ACKS));
+        written(encode::encode_sub(out, format!("{}.r.*", self.inbox).as_bytes(), None, SID_REQUESTS));
         for reader in 0..readers {
             self.subscribe_reader(reader);
         }
@@ -138,7 +136,7 @@ impl Bus {
     pub(super) fn subscribe_reader(&mut self, reader: usize) {
         let subject = format!("{}.p{reader}.*", self.inbox);
         let sid = SID_READERS + reader as u64;
-        encode::encode_sub(self.conn.out(), subject.as_bytes(), None, sid);
+        written(encode::encode_sub(self.conn.out(), subject.as_bytes(), None, sid));
     }
 
     /// Stop receiving: the server drops the reader's open pulls.
@@ -159,7 +157,6 @@ impl Bus {
         if was_ready {
             delay = rng.u64(0..=self.settings.backoff.0); // First attempt at once, but not in step.
         }
-        self.fresh_credentials |= auth;
         self.link = Link::Down { retry_at: now.mono + delay };
         self.down_reason = Some(why.to_owned());
         was_ready
@@ -170,8 +167,7 @@ impl Bus {
         match self.link {
             Link::Down { retry_at } if now.mono >= retry_at => {
                 self.link = Link::Connecting;
-                let fresh_credentials = self.fresh_credentials;
-                effects.push_back(Effect::NatsConnect { fresh_credentials });
+                effects.push_back(Effect::NatsConnect);
                 Ok(())
             }
             Link::Open => self.conn.tick(now),
@@ -181,10 +177,6 @@ impl Bus {
 
     pub(super) fn is_ready(&self) -> bool {
         self.conn.is_ready()
-    }
-
-    pub(super) fn is_open(&self) -> bool {
-        self.link == Link::Open
     }
 
     pub(super) fn next_event(
@@ -223,7 +215,7 @@ impl Bus {
         let deadline = now.mono + self.settings.api_timeout;
         self.requests.push_back(Request { number, asker, deadline });
         let reply = format!("{}.r.{number}", self.inbox);
-        encode::encode_pub(self.conn.out(), subject.as_bytes(), Some(reply.as_bytes()), body);
+        written(encode::encode_pub(self.conn.out(), subject.as_bytes(), Some(reply.as_bytes()), body));
     }
 
     /// The next request that nobody answered in time.
@@ -261,9 +253,9 @@ impl Bus {
             // Values are ours: numbers, checked ids. A refused one is left out, never sent broken.
             let _refused = writer.add(name.as_bytes(), value.as_bytes());
         }
-        writer.finish();
+        let _length = writer.finish();
         let (out, reply) = (self.conn.out(), Some(reply.as_bytes()));
-        encode::encode_hpub(out, subject.as_bytes(), reply, &block, body);
+        written(encode::encode_hpub(out, subject.as_bytes(), reply, &block, body));
     }
 
     /// Register a hot publish: the number for its reply, and the two halves of the reply subject.
@@ -274,18 +266,27 @@ impl Bus {
 
     /// Acknowledge: an empty publish to the ack subject.
     pub(super) fn ack(&mut self, subject: &[u8]) {
-        encode::encode_pub(self.conn.out(), subject, None, b"");
+        written(encode::encode_pub(self.conn.out(), subject, None, b""));
     }
 
     /// Restart a message's `ack_wait`.
     pub(super) fn extend(&mut self, subject: &[u8]) {
-        encode::encode_pub(self.conn.out(), subject, None, b"+WPI");
+        written(encode::encode_pub(self.conn.out(), subject, None, b"+WPI"));
     }
 
     /// Send a pull for `reader`.
     pub(super) fn pull(&mut self, reader: usize, id: u64, subject: &str, body: &[u8]) {
         let reply = format!("{}.p{reader}.{id}", self.inbox);
-        encode::encode_pub(self.conn.out(), subject.as_bytes(), Some(reply.as_bytes()), body);
+        written(encode::encode_pub(self.conn.out(), subject.as_bytes(), Some(reply.as_bytes()), body));
+    }
+}
+
+// Every subject here is made of configured names and our own tokens, or was sent to us as a reply; one
+// that the codec refuses is our bug, and what waits for its answer will time out and say so.
+fn written(result: Result<(), SubjectError>) {
+    if let Err(error) = result {
+        tracing::error!(%error, "a subject of ours was refused by our own codec");
+        debug_assert!(false, "a subject of ours was refused: {error}");
     }
 }
 

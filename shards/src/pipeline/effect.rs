@@ -7,11 +7,9 @@ use crate::id::ShardId;
 /// Something for the edge to perform.
 #[derive(Debug)]
 pub enum Effect {
-    /// Open a socket to a NATS server, chosen by the edge: the next one of its list.
-    NatsConnect {
-        /// Read the credentials again before this attempt.
-        fresh_credentials: bool,
-    },
+    /// Open a socket to a NATS server, chosen by the edge: the next one of its list. The edge reads the
+    /// credentials for each attempt.
+    NatsConnect,
     /// Start TLS on the NATS socket.
     NatsStartTls,
     /// Close the NATS socket.

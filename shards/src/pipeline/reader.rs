@@ -60,15 +60,13 @@ pub(super) enum ReaderNews {
 
 /// Counters of one reader, for the books.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ReaderFigures {
+pub(super) struct ReaderFigures {
     /// Copies of messages that were held or done.
-    pub redelivered: u64,
+    pub(super) redelivered: u64,
     /// Acks sent.
-    pub acks: u64,
-    /// Times the reading was begun anew.
-    pub resyncs: u64,
+    pub(super) acks: u64,
     /// Pulls sent.
-    pub pulls: u64,
+    pub(super) pulls: u64,
 }
 
 /// The reading of one partition by this shard.
@@ -183,7 +181,6 @@ impl Reader {
         }
         tracing::warn!(partition = %self.partition, floor = self.progress.floor(), why,
             "reading begins anew at the ack floor");
-        self.figures.resyncs += 1;
         let news = self.end_epoch();
         if self.drain == Drain::No {
             self.inspect(now, settings, bus);

@@ -107,11 +107,6 @@ impl Redis {
         &mut self.out
     }
 
-    /// Commands whose reply has not come.
-    pub(super) fn open(&self) -> usize {
-        self.queue.len()
-    }
-
     /// The socket is open: log in, choose the database, and ask for a sign of life.
     pub(super) fn opened(&mut self, now: Now) {
         self.out.clear();

@@ -2,12 +2,14 @@
 //! a clock or the meaning of a payload.
 
 pub mod auth;
+pub mod conn;
 pub mod decode;
 pub mod encode;
 pub mod headers;
 pub mod info;
 pub mod jetstream;
 pub mod op;
+pub mod pull;
 pub mod subject;
 
 pub use decode::{DecodeLimits, decode, decode_client};
