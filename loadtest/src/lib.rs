@@ -2,4 +2,5 @@
 //! Modules from bottom to top: `stack` (private servers), `client` (blocking NATS), `generate`
 //! (events from a seed), `send` (planned times), `check` (what came out), `report`.
 
+pub mod generate;
 pub mod stack;
