@@ -172,7 +172,7 @@ impl Writer {
     }
 
     fn message(&mut self, out: &mut Vec<u8>, row: &Row<'_>) {
-        let is_outgoing = row.number % 3 == 0;
+        let is_outgoing = row.number.is_multiple_of(3);
         let phone = 628_110_000_000 + row.mark.row;
         let text = self.pool.text(&mut self.rng);
         put!(out, "{\"id\":", row.number, ",\"message_id\":\"", row.key, "\",\"chat_id\":\"");
