@@ -27,7 +27,7 @@ pub struct SendPlan {
     pub window: usize,
     /// How long a PubAck may take before the connection is given up and everything sent again.
     pub ack_max: Duration,
-    /// How long the server may be away, in one piece, before sending fails.
+    /// How long the server may be away, or refuse, in one piece before sending fails.
     pub outage_max: Duration,
 }
 
@@ -126,6 +126,7 @@ struct Sender<'a> {
     start: Instant,
     start_ns: u64,
     progress_at: Instant,
+    acked_at: Instant,
     replies: String,
     sent: Sent,
 }
@@ -153,6 +154,7 @@ impl<'a> Sender<'a> {
             start,
             start_ns: wall_ns(),
             progress_at: start,
+            acked_at: start,
             replies,
             sent,
         })
@@ -204,6 +206,7 @@ impl<'a> Sender<'a> {
         }
         if self.pending.is_empty() {
             self.progress_at = Instant::now();
+            self.acked_at = self.progress_at;
         } else if self.progress_at.elapsed() > self.plan.ack_max {
             return Err(ClientError::Timeout { to: "publish".into(), waited: self.plan.ack_max });
         }
@@ -225,6 +228,7 @@ impl<'a> Sender<'a> {
             .map_err(|error| ClientError::Server(error.to_string()))?;
         slot.is_acked = true;
         self.progress_at = Instant::now();
+        self.acked_at = self.progress_at;
         self.sent.acked += 1;
         self.sent.acked_again += u64::from(ack.duplicate);
         let waited = slot.planned.map_or(Duration::ZERO, |planned| planned.elapsed());
@@ -237,9 +241,13 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// A new connection and everything unacknowledged again, for as long as the plan allows.
+    /// A new connection and everything unacknowledged again, until the plan's time without a PubAck
+    /// is over: a server that takes connections and refuses every event is away as well.
     fn recover(&mut self, mut error: ClientError) -> Result<(), ClientError> {
-        let deadline = Instant::now() + self.plan.outage_max;
+        if matches!(error, ClientError::Subject(_) | ClientError::Header(_)) {
+            return Err(error);
+        }
+        let deadline = self.acked_at + self.plan.outage_max;
         while Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(50));
             match connect(self.plan) {

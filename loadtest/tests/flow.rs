@@ -91,6 +91,23 @@ fn sender_loses_and_doubles_nothing_when_the_server_is_killed() {
     assert!(stored_ids == ids, "{} stored, {} sent", stored_ids.len(), ids.len());
 }
 
+#[test]
+fn a_stream_that_refuses_everything_ends_the_sender_with_its_words() {
+    let stack = Stack::builder().nats(NatsOptions::default()).start().unwrap();
+    let url = stack.nats.url();
+    let mut client = Client::connect(&url).unwrap();
+    let full = serde_json::json!({
+        "name": SOURCE, "subjects": ["cdc.*.*"], "retention": "limits", "storage": "file",
+        "discard": "new", "max_msgs": 10, "num_replicas": 1,
+    });
+    client.jetstream(&format!("STREAM.CREATE.{SOURCE}"), &full).unwrap();
+    let outage_max = Duration::from_millis(500);
+    let plan = SendPlan { outage_max, ..SendPlan::new(&url, 100) };
+    let mut generator = Generator::new(Profile::clean());
+    let error = send(&plan, &mut generator, &AtomicBool::new(false), |_| ()).unwrap_err();
+    assert!(error.to_string().contains("maximum messages exceeded"), "{error}");
+}
+
 /// What the bridge does to the stream of results.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Bridge {
