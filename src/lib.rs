@@ -1,1 +1,6 @@
-//! The process: all that exists once.
+//! The process: all that exists once, in reading order. Arguments become a `Config`, that becomes a `Plan`,
+//! and only the plan is handed on. Invariant: nothing here does work per event; that is what shards are for.
+
+pub mod host;
+
+pub mod config;
