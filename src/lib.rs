@@ -4,6 +4,8 @@
 
 pub mod host;
 
+pub mod cli;
 pub mod config;
 pub mod control;
+pub mod doctor;
 pub mod telemetry;

@@ -15,23 +15,7 @@ use crate::host::Cores;
 
 mod read;
 
-/// A text that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The text itself, to be written to a server and nowhere else.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("Secret(********)")
-    }
-}
+pub use shards::wire::nats::auth::{Credentials, Secret};
 
 /// A stage this version has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,24 +68,16 @@ pub struct ServerAddress {
     pub path: String,
 }
 
-/// How daisi proves who it is to NATS.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NatsAuth {
-    /// Not at all, or by the address.
-    None,
-    /// User and password.
-    Password {
-        /// User.
-        user: String,
-        /// Password.
-        password: Secret,
-    },
-    /// Token.
-    Token(Secret),
-    /// Seed of an NKey, `SU...`.
-    Nkey(Secret),
-    /// Text of a credentials file.
-    Credentials(Secret),
+impl ServerAddress {
+    /// Who to be at this server: what its address says, else what the section says.
+    #[must_use]
+    pub fn credentials(&self, section: &Credentials) -> Credentials {
+        match (self.user.clone(), self.password.clone()) {
+            (Some(user), Some(password)) => Credentials::UserPassword { user, password },
+            (Some(token), None) => Credentials::Token(Secret::new(token)),
+            (None, _) => section.clone(),
+        }
+    }
 }
 
 /// TLS towards a server.
@@ -128,8 +104,8 @@ impl TlsPlan {
 pub struct NatsPlan {
     /// Servers, at least one.
     pub servers: Vec<ServerAddress>,
-    /// Identity.
-    pub auth: NatsAuth,
+    /// Who daisi is, where the address does not say.
+    pub credentials: Credentials,
     /// TLS.
     pub tls: TlsPlan,
     /// TCP connect to PONG.

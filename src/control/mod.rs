@@ -1,5 +1,5 @@
 //! The control thread's pages: metrics, health, readiness, shards. Invariant: a page reads copies and never
-//! makes a shard wait; a slow or dead client costs one connection of a bounded number.
+//! makes a shard wait.
 
 pub mod http;
 pub mod metrics;
@@ -74,11 +74,11 @@ impl Board {
     }
 
     fn metrics_page(&self) -> Result<String, prometheus::Error> {
-        let shard = |view: &Box<dyn ShardView>| metrics::Shard {
+        let shard = |view: &dyn ShardView| metrics::Shard {
             snapshot: view.snapshot(),
             status: view.status(),
         };
-        let shards: Vec<metrics::Shard> = self.shards.iter().map(shard).collect();
+        let shards: Vec<metrics::Shard> = self.shards.iter().map(|view| shard(&**view)).collect();
         metrics::encode(&shards, &self.readiness(), self.metrics, &self.process)
     }
 }

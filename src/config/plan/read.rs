@@ -3,10 +3,12 @@
 //! stood in for a bad value.
 
 use super::{
-    AckPolicy, CdcPlan, Config, ControlPlan, Cores, Duration, Envelope, KEYS, LeasePlan, LogPlan,
-    MetricsPlan, NatsAuth, NatsPlan, PathBuf, Plan, Problem, RedisPlan, Secret, ServerAddress,
-    Stage, TlsPlan, Value, keys, rules,
+    AckPolicy, CdcPlan, Config, ControlPlan, Cores, Credentials, Duration, Envelope, KEYS,
+    LeasePlan, LogPlan, MetricsPlan, NatsPlan, PathBuf, Plan, Problem, RedisPlan, Secret,
+    ServerAddress, Stage, TlsPlan, Value, keys, rules,
 };
+
+use shards::wire::nats::auth::{AuthError, NKeySeed};
 
 /// Subjects a preset stands for. Source: contract cdc.md §1.1.
 const PRESETS: &[(&str, &str)] =
@@ -40,7 +42,7 @@ impl<'a> Reader<'a> {
             companies: self.texts("companies"),
             nats: self.nats(),
             redis: self.redis(),
-            postgres_dsn: self.optional("postgres.dsn").map(Secret),
+            postgres_dsn: self.optional("postgres.dsn").map(Secret::new),
             cdc: self.cdc(),
             lease: LeasePlan { ttl: self.duration("lease.ttl"), bucket: self.text("lease.bucket") },
             control: self.control(cores, &shard_cores),
@@ -102,7 +104,7 @@ impl<'a> Reader<'a> {
         let urls = self.texts("nats.servers");
         NatsPlan {
             servers: urls.iter().map(|url| parse_address(url, 4222)).collect(),
-            auth: self.nats_auth(),
+            credentials: self.credentials(),
             tls: TlsPlan {
                 ca_file: self.file("nats.tls.ca_file"),
                 identity: self.tls_identity(),
@@ -116,7 +118,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn nats_auth(&mut self) -> NatsAuth {
+    fn credentials(&mut self) -> Credentials {
         let user = self.optional("nats.user");
         let password = self.secret("nats.password", "nats.password_file");
         let token = self.secret("nats.token", "nats.token_file");
@@ -136,20 +138,30 @@ impl<'a> Reader<'a> {
             self.note("nats.user", what, "set both, or a token");
         }
         match (user, password, token, nkey, credentials) {
-            (Some(user), Some(password), ..) => NatsAuth::Password { user, password },
-            (_, _, Some(token), ..) => NatsAuth::Token(token),
-            (_, _, _, Some(path), _) => {
-                self.secret_file("nats.nkey_seed_file", &path, NatsAuth::Nkey)
+            (Some(user), Some(password), ..) => Credentials::UserPassword { user, password },
+            (_, _, Some(token), ..) => Credentials::Token(token),
+            (_, _, _, Some(file), _) => self.signing("nats.nkey_seed_file", &file, |text| {
+                NKeySeed::parse(text).map(|seed| Credentials::NKey { seed })
+            }),
+            (_, _, _, _, Some(file)) => {
+                self.signing("nats.credentials_file", &file, Credentials::from_creds)
             }
-            (_, _, _, _, Some(path)) => {
-                self.secret_file("nats.credentials_file", &path, NatsAuth::Credentials)
-            }
-            _ => NatsAuth::None,
+            _ => Credentials::None,
         }
     }
 
-    fn secret_file(&mut self, path: &str, file: &str, wrap: fn(Secret) -> NatsAuth) -> NatsAuth {
-        self.read_secret(path, file).map_or(NatsAuth::None, wrap)
+    /// Credentials that sign, from a file whose text `parse` understands.
+    fn signing(
+        &mut self,
+        path: &str,
+        file: &str,
+        parse: impl Fn(&str) -> Result<Credentials, AuthError>,
+    ) -> Credentials {
+        let Some(text) = self.read_secret(path, file) else { return Credentials::None };
+        parse(text.expose()).unwrap_or_else(|error| {
+            self.note(path, error.to_string(), "name a file as the tools of NATS write it");
+            Credentials::None
+        })
     }
 
     fn tls_identity(&mut self) -> Option<(PathBuf, PathBuf)> {
@@ -456,7 +468,7 @@ impl<'a> Reader<'a> {
                 self.note(path, what, "keep one of the two");
                 None
             }
-            (Some(text), None) => Some(Secret(text)),
+            (Some(text), None) => Some(Secret::new(text)),
             (None, Some(file)) => self.read_secret(file_path, &file),
             (None, None) => None,
         }
@@ -464,7 +476,7 @@ impl<'a> Reader<'a> {
 
     fn read_secret(&mut self, path: &str, file: &str) -> Option<Secret> {
         let what = match read_small(file) {
-            Ok(text) if !text.is_empty() => return Some(Secret(text)),
+            Ok(text) if !text.is_empty() => return Some(Secret::new(text)),
             Ok(_) => "the file is empty".to_owned(),
             Err(error) => format!("cannot be read: {error}"),
         };
@@ -508,7 +520,7 @@ fn parse_address(url: &str, port_default: u16) -> ServerAddress {
     {
         Some((user, "")) => (Some(percent_decoded(user)), None),
         Some((user, password)) => {
-            (Some(percent_decoded(user)), Some(Secret(percent_decoded(password))))
+            (Some(percent_decoded(user)), Some(Secret::new(percent_decoded(password))))
         }
         None => (None, None),
     };

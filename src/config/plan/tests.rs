@@ -107,7 +107,8 @@ fn presets_and_addresses_are_resolved() {
     assert_eq!((server.host.as_str(), server.port, server.tls), ("h", 1, true));
     assert_eq!(server.password.as_ref().map(Secret::expose), Some("p@w"));
     assert_eq!(plan.nats.servers[1].host, "::1");
-    assert_eq!(plan.nats.servers[1].user.as_deref(), Some("tok"));
+    let token = plan.nats.servers[1].credentials(&plan.nats.credentials);
+    assert!(matches!(token, Credentials::Token(token) if token.expose() == "tok"));
     assert_eq!((plan.redis.database, plan.redis.server.tls), (3, true));
     assert_eq!(plan.redis.server.user, None);
 }
@@ -119,9 +120,13 @@ fn secrets_come_from_files_and_never_show() {
     std::fs::write(&file, "hunter2\n").expect("the file is written");
     let toml = format!("nats.token_file = {:?}", file.display().to_string());
     let plan = resolve(&toml, 2).expect("a plan");
-    assert!(matches!(&plan.nats.auth, NatsAuth::Token(token) if token.expose() == "hunter2"));
+    assert!(
+        matches!(&plan.nats.credentials, Credentials::Token(token) if token.expose() == "hunter2")
+    );
     assert!(!format!("{plan:?}").contains("hunter2"));
     assert_eq!(problems("nats.token_file = \"/nonexistent\""), ["nats.token_file"]);
+    let seed = format!("nats.nkey_seed_file = {:?}", file.display().to_string());
+    assert_eq!(problems(&seed), ["nats.nkey_seed_file"], "a password is no seed");
     let text = resolve("redis.url = \"http://:hunter2@h\"", 2).expect_err("a scheme").to_string();
     assert!(!text.contains("hunter2"), "{text}");
 }

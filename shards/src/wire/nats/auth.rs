@@ -276,7 +276,6 @@ fn crc16(bytes: &[u8]) -> u16 {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use ed25519_dalek::{Signature, Verifier as _};

@@ -245,7 +245,6 @@ fn check_value(value: &[u8], before: usize) -> Result<(), HeaderError> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -438,7 +438,6 @@ pub fn parse_message_get(payload: &[u8]) -> Result<StoredMessage, ResponseError>
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::super::config::AckPolicy;
     use super::super::error::ErrorClass;

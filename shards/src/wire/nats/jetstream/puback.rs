@@ -157,7 +157,6 @@ fn parse_any(payload: &[u8]) -> Result<PubAck<'_>, PubAckError> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

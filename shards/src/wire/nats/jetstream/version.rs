@@ -105,7 +105,6 @@ impl fmt::Display for ServerVersion {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
