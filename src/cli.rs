@@ -13,7 +13,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done; for `run`: stopped cleanly, nothing left behind
   1  failed, or stopped with work left behind (it is delivered again after the restart)
-  2  the command line or the configuration is at fault
+  2  the command line or the configuration is at fault; for `doctor`: something fails
+     (`doctor` ends with 1 only under --strict, for warnings)
 
 Examples:
   daisi demo                                    the whole path on this machine, nothing to install
