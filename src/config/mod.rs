@@ -330,16 +330,23 @@ fn line_of(text: &str, offset: usize) -> usize {
 }
 
 /// Hides what stands between `:` and `@` of each address in the text; a user alone is a token, hidden too.
+/// A comma may be part of a password: what holds an `@` but no scheme goes on with the address before it.
 #[must_use]
 pub fn mask_urls(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for (index, part) in text.split(',').enumerate() {
-        if index > 0 {
-            shown.push(',');
+    let mut parts: Vec<String> = Vec::new();
+    for part in text.split(',') {
+        let mut whole = part.to_owned();
+        if part.contains('@') {
+            while !whole.contains("://")
+                && let Some(before) = parts.pop()
+            {
+                whole = format!("{before},{whole}");
+            }
         }
-        shown.push_str(&mask_url(part));
+        parts.push(whole);
     }
-    shown
+    let shown: Vec<String> = parts.iter().map(|part| mask_url(part)).collect();
+    shown.join(",")
 }
 
 fn mask_url(part: &str) -> String {
@@ -438,6 +445,14 @@ mod tests {
         let shown: Vec<String> = (0..KEYS.len()).filter_map(|index| config.shown(index)).collect();
         assert!(!shown.join("\n").contains("hunter2"), "{shown:?}");
         assert!(value(&config, "nats.servers").0.contains("me:********@h:1"));
+    }
+
+    #[test]
+    fn a_password_with_a_comma_is_hidden_whole() {
+        let shown = mask_urls(r#"["nats://u:hun,ter2@h", "tls://i"]"#);
+        assert_eq!(shown, r#"["nats://u:********@h", "tls://i"]"#);
+        assert_eq!(mask_urls("nats://h1,u:p@h2"), "nats://h1,u:********@h2");
+        assert_eq!(mask_urls("nats://u:h,u,n@h2"), "nats://u:********@h2");
     }
 
     #[test]
