@@ -1,1 +1,5 @@
 //! Local stack, event generator, open-loop sender and checker.
+//! Modules from bottom to top: `stack` (private servers), `client` (blocking NATS), `generate`
+//! (events from a seed), `send` (planned times), `check` (what came out), `report`.
+
+pub mod stack;
