@@ -39,7 +39,7 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
-    /// Every event came out, and once. Order is reported, not demanded: only the subject promises it.
+    /// Every event came out, and once. Order is another promise, which not every contender makes.
     pub(crate) fn exactly_once(&self) -> bool {
         self.lost == 0 && self.doubled == 0 && self.foreign == 0
     }

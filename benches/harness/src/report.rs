@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::{
     contender::Role,
+    feed::Findings,
     round::{Drain, Paced},
 };
 
@@ -177,21 +178,29 @@ fn ratio(metric: Metric, left: &Record, right: &Record) -> Option<Spread> {
     Spread::of(ratios)
 }
 
-/// False if any turn failed, or lost, doubled or invented an event.
+/// False if any turn failed, or lost, doubled or invented an event, or the subject broke its order.
 pub(crate) fn is_sound(records: &[Record]) -> bool {
-    records.iter().all(|record| record.errors.is_empty() && faults(record) == 0)
+    records.iter().all(|record| record.errors.is_empty() && findings(record).all(is_kept(record)))
 }
 
-fn faults(record: &Record) -> usize {
+/// Each event once, for everybody; a company's events in order, for the subject, who promises it.
+fn is_kept(record: &Record) -> impl Fn(Findings) -> bool {
+    let ordered = record.role == Role::Subject;
+    move |found| found.exactly_once() && (!ordered || found.swapped == 0)
+}
+
+fn findings(record: &Record) -> impl Iterator<Item = Findings> {
     let drains = record.drains.iter().flatten().map(|drain| drain.findings);
-    let paced = record.paced.iter().flatten().map(|paced| paced.findings);
-    drains.chain(paced).filter(|findings| !findings.exactly_once()).count()
+    drains.chain(record.paced.iter().flatten().map(|paced| paced.findings))
 }
 
 /// The report as text.
 pub(crate) fn text(records: &[Record]) -> String {
     let mut out = String::new();
-    for metric in Metric::ALL {
+    let measured = |metric: &Metric| {
+        records.iter().any(|record| metric.values(record).iter().any(Option::is_some))
+    };
+    for metric in Metric::ALL.into_iter().filter(measured) {
         table(&mut out, metric, records);
     }
     out.push_str("correctness\n");
@@ -244,10 +253,7 @@ fn table(out: &mut String, metric: Metric, records: &[Record]) {
 }
 
 fn correctness(out: &mut String, record: &Record) {
-    let drains = record.drains.iter().flatten().map(|drain| drain.findings);
-    let paced = record.paced.iter().flatten().map(|paced| paced.findings);
-    let all: Vec<_> = drains.chain(paced).collect();
-    let sum = |pick: fn(&crate::feed::Findings) -> u64| all.iter().map(pick).sum::<u64>();
+    let sum = |pick: fn(Findings) -> u64| findings(record).map(pick).sum::<u64>();
     put(
         out,
         format_args!(
@@ -282,7 +288,6 @@ fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::feed::Findings;
 
     fn drain(events_per_s: f64, cpu_us_per_event: f64, lost: u64) -> Option<Drain> {
         let findings = Findings { seen: 10, lost, ..Findings::default() };
@@ -326,5 +331,16 @@ mod tests {
     fn one_lost_event_makes_a_run_unsound() {
         assert!(is_sound(&[record(Role::Extra, vec![drain(1.0, 1.0, 0)])]));
         assert!(!is_sound(&[record(Role::Extra, vec![drain(1.0, 1.0, 1)])]));
+    }
+
+    #[test]
+    fn order_is_demanded_of_the_subject_alone() {
+        let swapped = |role| {
+            let mut turn = drain(1.0, 1.0, 0);
+            turn.iter_mut().for_each(|turn| turn.findings.swapped = 1);
+            record(role, vec![turn])
+        };
+        assert!(is_sound(&[swapped(Role::Peer)]));
+        assert!(!is_sound(&[swapped(Role::Subject)]));
     }
 }
