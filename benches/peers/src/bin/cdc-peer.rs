@@ -2,7 +2,7 @@
 //! one multiplexed connection, publish with `Nats-Msg-Id`, explicit ack. Invariant: an event is
 //! acknowledged only after its PubAck, or after its dead letter's.
 //!
-//! Tuned on two cores shared with NATS and Redis: one thread, 256 in flight (see README.md beside it).
+//! Tuned on two cores shared with NATS and Redis: one thread, 256 in flight (figures in benches/README.md).
 //! It does less than daisi in two ways, both in its favour: no order per company is kept (events in flight
 //! race each other), and a publish that fails is handed back to the server instead of being retried here.
 
