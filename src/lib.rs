@@ -1,1 +1,11 @@
-//! The process: all that exists once.
+//! The process: all that exists once, in reading order. Arguments become a `Config`, that becomes a `Plan`,
+//! and only the plan is handed on. Invariant: nothing here does work per event; that is what shards are for.
+#![cfg_attr(test, allow(clippy::expect_used, clippy::unwrap_used, clippy::cast_possible_wrap))]
+
+pub mod host;
+
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod doctor;
+pub mod telemetry;

@@ -1,3 +1,46 @@
-//! Arguments -> Plan -> Process::run -> exit code.
+//! Arguments -> Plan -> what was asked for -> exit code. The CPU is looked at first: the rest of the binary
+//! is built for x86-64-v3, and on an older CPU would end with an illegal instruction instead of a sentence.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use daisi::cli::{self, Cli, Command, Exit};
+use daisi::{doctor, host};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let missing = host::cpu_features_missing();
+    if !missing.is_empty() {
+        eprintln!(
+            "daisi: this CPU lacks {}; the binary needs x86-64-v3 (Intel Haswell 2013, AMD Excavator 2015, \
+             or newer). Run it on such a machine, or build it with RUSTFLAGS=\"-C target-cpu=x86-64\".",
+            missing.join(", ")
+        );
+        return Exit::Failed.into();
+    }
+    dispatch(&Cli::parse()).into()
+}
+
+#[inline(never)]
+fn dispatch(cli: &Cli) -> Exit {
+    match &cli.command {
+        Command::Run => without_runtime("run", cli),
+        Command::Demo => without_runtime("demo", cli),
+        Command::Doctor(args) => doctor::main(&cli.global, *args),
+        Command::Config(command) => cli::config(&cli.global, *command),
+        Command::Version => cli::version(),
+    }
+}
+
+/// The configuration is still checked, so that its problems come before this one.
+fn without_runtime(command: &str, cli: &Cli) -> Exit {
+    match cli.global.plan() {
+        Ok(_) => {
+            eprintln!("daisi: this build has no shard runtime, so it cannot {command}");
+            Exit::Failed
+        }
+        Err(exit) => exit,
+    }
+}

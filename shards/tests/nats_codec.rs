@@ -2,6 +2,8 @@
 //! one byte at a time it decodes alike, and every strict prefix asks for more. Source: transcripts of
 //! nats-server 2.9.10, 2.10.27 and 2.15.1; cases marked "rule" no server sends.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use shards::wire::nats::encode;

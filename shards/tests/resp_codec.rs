@@ -1,5 +1,7 @@
 //! The RESP codec against the `redis` crate's packer and parser, and against itself.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use redis::Value;

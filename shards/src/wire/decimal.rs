@@ -81,8 +81,7 @@ mod tests {
             let mut out = BytesMut::new();
             push(&mut out, value);
             prop_assert_eq!(out.len(), len(value));
-            let text = value.to_string();
-            prop_assert_eq!(out.as_ref(), text.as_bytes());
+            prop_assert_eq!(out.as_ref(), value.to_string().as_bytes());
             prop_assert_eq!(parse(&out), Some(value));
         }
     }

@@ -1,0 +1,93 @@
+//! Who is measured: a name, a role and a command line, read from `contenders.toml`.
+
+use std::{collections::BTreeMap, path::Path, process::Stdio};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{error::BenchError, process::Process};
+
+/// What a contender is to the targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
+    /// What we ship.
+    Subject,
+    /// The least our own client can do.
+    Bare,
+    /// The same job, the ordinary way.
+    Peer,
+    /// Reported, without a target.
+    Extra,
+}
+
+/// One contender.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Contender {
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    command: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    contender: Vec<Contender>,
+}
+
+/// Values of the placeholders in a command, by name without braces.
+pub(crate) type Places = BTreeMap<&'static str, String>;
+
+/// Reads the list and fills the placeholders.
+pub(crate) fn load(text: &str, places: &Places) -> Result<Vec<Contender>, BenchError> {
+    let file: File =
+        toml::from_str(text).map_err(|error| BenchError::unreadable("contenders", &error))?;
+    let mut contenders = file.contender;
+    for word in contenders.iter_mut().flat_map(|contender| &mut contender.command) {
+        *word = fill(word, places);
+    }
+    match contenders.iter().find(|contender| contender.command.is_empty()) {
+        Some(empty) => Err(BenchError::unreadable(&empty.name, &"its command is empty")),
+        None => Ok(contenders),
+    }
+}
+
+fn fill(word: &str, places: &Places) -> String {
+    places
+        .iter()
+        .fold(word.to_owned(), |word, (name, value)| word.replace(&format!("{{{name}}}"), value))
+}
+
+impl Contender {
+    /// Path of its binary.
+    pub(crate) fn binary(&self) -> &Path {
+        Path::new(&self.command[0])
+    }
+
+    /// Starts it.
+    pub(crate) fn start(&self) -> Result<Process, BenchError> {
+        Process::spawn(&self.name, &self.command, Stdio::null())
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_list_is_read_and_leaves_no_placeholder() {
+        let places = ["nats_url", "redis_url", "peers", "daisi"].map(|name| (name, "X".to_owned()));
+        let list = load(include_str!("../contenders.toml"), &places.into()).unwrap();
+        assert!(list.iter().any(|contender| contender.role == Role::Subject));
+        assert!(list.iter().any(|contender| contender.role == Role::Peer));
+        let words: Vec<_> = list.iter().flat_map(|contender| &contender.command).collect();
+        assert!(words.iter().all(|word| !word.contains('{')), "{words:?}");
+    }
+
+    #[test]
+    fn an_empty_command_is_refused() {
+        let text = "[[contender]]\nname = 'x'\nrole = 'extra'\ncommand = []";
+        assert!(load(text, &Places::new()).is_err());
+    }
+}

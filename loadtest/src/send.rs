@@ -1,0 +1,292 @@
+//! Open-loop sender: the n-th event has its time, `start + n / rate`, whatever became of those before
+//! it; it is stamped with that time, so a stall counts in full against every event it delays.
+//! Invariant: events reach the stream in the order of the generator; after a reconnect all that lack a
+//! PubAck are sent again, in order, under the same `Nats-Msg-Id`.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use hdrhistogram::Histogram;
+use shards::wire::nats::jetstream::PubAck;
+use shards::wire::nats::op::Msg;
+
+use crate::client::{Client, ClientError};
+use crate::generate::{Event, Generator};
+
+/// How events are sent.
+#[derive(Clone, Debug)]
+pub struct SendPlan {
+    /// Where to.
+    pub url: String,
+    /// Events to send.
+    pub count: u64,
+    /// Events a second; 0 sends as fast as the window lets.
+    pub rate: f64,
+    /// Publishes without a PubAck at a time. 512 to 1024 is where JetStream's rate levels off.
+    pub window: usize,
+    /// How long a PubAck may take before the connection is given up and everything sent again.
+    pub ack_max: Duration,
+    /// How long the server may be away, or refuse, in one piece before sending fails.
+    pub outage_max: Duration,
+}
+
+impl SendPlan {
+    /// `count` events to `url` as fast as a window of 1024 lets, through outages of up to 60 s.
+    pub fn new(url: impl Into<String>, count: u64) -> Self {
+        Self {
+            url: url.into(),
+            count,
+            rate: 0.0,
+            window: 1024,
+            ack_max: Duration::from_secs(5),
+            outage_max: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What was sent.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// Events with a PubAck.
+    pub acked: u64,
+    /// PubAcks that said the stream had it: answers to resends.
+    pub acked_again: u64,
+    /// Publishes repeated after a reconnect or a refusal.
+    pub resent: u64,
+    /// Connections made after the first.
+    pub reconnects: u64,
+    /// From the first planned time to the last PubAck.
+    pub elapsed: Duration,
+    /// The most that an event was written behind its planned time. Large: the sender or its window
+    /// could not keep the rate.
+    pub behind_max: Duration,
+    /// Planned time to PubAck, microseconds.
+    pub ack_us: Histogram<u64>,
+}
+
+/// Sends until `plan.count` events have their PubAck or `stop` is set; `before` sees every event first.
+///
+/// # Errors
+/// What kept the server away for longer than `plan.outage_max`.
+pub fn send(
+    plan: &SendPlan,
+    generator: &mut Generator,
+    stop: &AtomicBool,
+    mut before: impl FnMut(&Event<'_>),
+) -> Result<Sent, ClientError> {
+    let mut sender = Sender::new(plan)?;
+    let mut drawn = 0;
+    while sender.sent.acked < plan.count {
+        let is_stopping = stop.load(Ordering::Relaxed);
+        if is_stopping && sender.pending.is_empty() {
+            break;
+        }
+        while !is_stopping && drawn < plan.count && sender.may_send(drawn) {
+            let mut event = generator.next();
+            before(&event);
+            sender.queue(drawn, &mut event);
+            drawn += 1;
+        }
+        let is_done = is_stopping || drawn == plan.count;
+        let wake = if is_done { None } else { Some(sender.planned(drawn)) };
+        if let Err(error) = sender.turn(wake) {
+            sender.recover(error)?;
+        }
+    }
+    sender.sent.elapsed = sender.start.elapsed();
+    Ok(sender.sent)
+}
+
+/// Nanoseconds since the epoch.
+pub fn wall_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// A publish without its PubAck, kept whole for a resend.
+#[derive(Debug, Default)]
+struct Pending {
+    subject: String,
+    msg_id: String,
+    payload: Vec<u8>,
+    planned: Option<Instant>,
+    is_acked: bool,
+}
+
+#[derive(Debug)]
+struct Sender<'a> {
+    plan: &'a SendPlan,
+    client: Client,
+    /// Oldest first; the n-th has reply number `first + n`.
+    pending: VecDeque<Pending>,
+    spare: Vec<Pending>,
+    first: u64,
+    /// How many of `pending`, from the front, are written to the client.
+    written: usize,
+    start: Instant,
+    start_ns: u64,
+    progress_at: Instant,
+    acked_at: Instant,
+    replies: String,
+    sent: Sent,
+}
+
+impl<'a> Sender<'a> {
+    fn new(plan: &'a SendPlan) -> Result<Self, ClientError> {
+        let (client, replies) = connect(plan)?;
+        let sent = Sent {
+            acked: 0,
+            acked_again: 0,
+            resent: 0,
+            reconnects: 0,
+            elapsed: Duration::ZERO,
+            behind_max: Duration::ZERO,
+            ack_us: crate::report::latency_histogram(),
+        };
+        let start = Instant::now();
+        Ok(Self {
+            plan,
+            client,
+            pending: VecDeque::new(),
+            spare: Vec::new(),
+            first: 0,
+            written: 0,
+            start,
+            start_ns: wall_ns(),
+            progress_at: start,
+            acked_at: start,
+            replies,
+            sent,
+        })
+    }
+
+    fn planned(&self, number: u64) -> Instant {
+        if self.plan.rate <= 0.0 {
+            return Instant::now();
+        }
+        self.start + Duration::from_secs_f64(number as f64 / self.plan.rate)
+    }
+
+    fn may_send(&self, number: u64) -> bool {
+        self.pending.len() < self.plan.window && self.planned(number) <= Instant::now()
+    }
+
+    fn queue(&mut self, number: u64, event: &mut Event<'_>) {
+        let planned = self.planned(number);
+        let since = planned.saturating_duration_since(self.start);
+        self.sent.behind_max = self.sent.behind_max.max(planned.elapsed());
+        event.stamp(self.start_ns + since.as_nanos() as u64);
+        let mut slot = self.spare.pop().unwrap_or_default();
+        event.subject.clone_into(&mut slot.subject);
+        event.msg_id.clone_into(&mut slot.msg_id);
+        slot.payload.clear();
+        slot.payload.extend_from_slice(event.payload);
+        (slot.planned, slot.is_acked) = (Some(planned), false);
+        self.pending.push_back(slot);
+    }
+
+    /// Writes what is queued, takes in what has come; waits for either until `wake`.
+    fn turn(&mut self, wake: Option<Instant>) -> Result<(), ClientError> {
+        for (at, slot) in self.pending.iter().enumerate().skip(self.written) {
+            let reply = reply_subject(&mut self.replies, self.first + at as u64);
+            let headers = [("Nats-Msg-Id", slot.msg_id.as_str())];
+            self.client.publish_with(&slot.subject, Some(reply), &headers, &slot.payload)?;
+        }
+        self.written = self.pending.len();
+        self.client.flush()?;
+        let now = Instant::now();
+        let patience = now + Duration::from_millis(20);
+        // With a full window nothing can be sent before an ack comes, whatever the plan says.
+        let is_full = self.pending.len() >= self.plan.window;
+        let deadline = wake.filter(|_| !is_full).map_or(patience, |wake| wake.min(patience));
+        let mut next = self.client.receive(deadline)?;
+        while let Some(message) = next {
+            self.settle(&message)?;
+            next = self.client.receive(now)?;
+        }
+        if self.pending.is_empty() {
+            self.progress_at = Instant::now();
+            self.acked_at = self.progress_at;
+        } else if self.progress_at.elapsed() > self.plan.ack_max {
+            return Err(ClientError::Timeout { to: "publish".into(), waited: self.plan.ack_max });
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, message: &Msg) -> Result<(), ClientError> {
+        let Some(at) = reply_number(message.subject()).and_then(|n| n.checked_sub(self.first))
+        else {
+            return Ok(());
+        };
+        let Some(slot) = self.pending.get_mut(at as usize).filter(|slot| !slot.is_acked) else {
+            return Ok(());
+        };
+        if message.status().is_some_and(|status| status.code == 503) {
+            return Err(ClientError::NoResponders { subject: slot.subject.clone() });
+        }
+        let ack = PubAck::parse(message.payload())
+            .map_err(|error| ClientError::Server(error.to_string()))?;
+        slot.is_acked = true;
+        self.progress_at = Instant::now();
+        self.acked_at = self.progress_at;
+        self.sent.acked += 1;
+        self.sent.acked_again += u64::from(ack.duplicate);
+        let waited = slot.planned.map_or(Duration::ZERO, |planned| planned.elapsed());
+        self.sent.ack_us.saturating_record(waited.as_micros() as u64);
+        while self.pending.front().is_some_and(|slot| slot.is_acked) {
+            self.spare.extend(self.pending.pop_front());
+            self.first += 1;
+            self.written -= 1;
+        }
+        Ok(())
+    }
+
+    /// A new connection and everything unacknowledged again, until the plan's time without a PubAck
+    /// is over: a server that takes connections and refuses every event is away as well.
+    fn recover(&mut self, mut error: ClientError) -> Result<(), ClientError> {
+        if matches!(error, ClientError::Subject(_) | ClientError::Header(_)) {
+            return Err(error);
+        }
+        let deadline = self.acked_at + self.plan.outage_max;
+        while Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+            match connect(self.plan) {
+                Ok((client, replies)) => {
+                    (self.client, self.replies) = (client, replies);
+                    self.sent.reconnects += 1;
+                    self.sent.resent += self.written as u64;
+                    // Acknowledged ones in between go again too: order is worth more than their bytes,
+                    // and their ids make the stream drop them.
+                    self.written = 0;
+                    self.progress_at = Instant::now();
+                    return Ok(());
+                }
+                Err(again) => error = again,
+            }
+        }
+        Err(error)
+    }
+}
+
+fn connect(plan: &SendPlan) -> Result<(Client, String), ClientError> {
+    let mut client = Client::connect(&plan.url)?;
+    let replies = format!("{}.a.", client.inbox_prefix());
+    client.subscribe(&format!("{replies}*"))?;
+    client.barrier()?;
+    Ok((client, replies))
+}
+
+/// Writes the number behind the prefix; `replies` ends with its last dot.
+fn reply_subject(replies: &mut String, number: u64) -> &str {
+    use std::fmt::Write as _;
+    let prefix = replies.rfind('.').map_or(0, |dot| dot + 1);
+    replies.truncate(prefix);
+    // Writing to a String cannot fail.
+    let _ = write!(replies, "{number}");
+    replies
+}
+
+fn reply_number(subject: &[u8]) -> Option<u64> {
+    let digits = subject.rsplit(|byte| *byte == b'.').next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}

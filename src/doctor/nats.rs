@@ -1,0 +1,290 @@
+//! What NATS says of itself and of the streams daisi uses. Read only: it asks INFO and STREAM.INFO. Sources:
+//! NATS client protocol; JetStream API; the version floor is that of `ServerVersion`.
+
+use bytes::{Bytes, BytesMut};
+use serde_json::Value;
+use shards::wire::nats::auth::{self, ConnectOptions};
+use shards::wire::nats::info::Info;
+use shards::wire::nats::jetstream::{
+    Api, Request, ResponseError, Retention, ServerVersion, Storage, StreamConfig, StreamInfo,
+    StreamNames, parse_response,
+};
+use shards::wire::nats::{DecodeLimits, ServerOp, decode, encode};
+
+use super::Durability;
+use super::dial::Link;
+use super::report::{Area, Finding};
+use crate::config::plan::{AckPolicy, NatsPlan, Plan, ServerAddress};
+
+const INBOX: &[u8] = b"_INBOX.daisi.doctor";
+
+pub(super) fn examine(plan: &Plan, findings: &mut Vec<Finding>, durability: &mut Durability) {
+    for server in &plan.nats.servers {
+        match Session::open(server, &plan.nats) {
+            Ok(mut session) => {
+                let place = format!("{}:{}", server.host, server.port);
+                findings.push(Finding::ok(Area::Nats, "connection", place));
+                server_findings(&session.info, findings);
+                if session.info.jetstream {
+                    session.streams(plan, findings, durability);
+                }
+            }
+            Err(error) => findings.push(Finding::fail(
+                Area::Nats,
+                "connection",
+                format!("{}:{}: {error}", server.host, server.port),
+                "start the server, or correct nats.servers and the credentials",
+            )),
+        }
+    }
+}
+
+fn server_findings(info: &Info, findings: &mut Vec<Finding>) {
+    let fact = info.version.clone();
+    findings.push(match info.server_version() {
+        Some(version) if version >= ServerVersion::RECOMMENDED => Finding::ok(Area::Nats, "version", fact),
+        Some(version) if version >= ServerVersion::FLOOR => Finding::warn(
+            Area::Nats,
+            "version",
+            fact,
+            "upgrade to 2.10.23 or newer: earlier servers can lose streams when killed, and cannot partition",
+        ),
+        _ => Finding::fail(Area::Nats, "version", fact, "upgrade: 2.9.10 is the oldest server daisi speaks to"),
+    });
+    findings.push(if info.jetstream {
+        Finding::ok(Area::Nats, "jetstream", "on")
+    } else {
+        Finding::fail(
+            Area::Nats,
+            "jetstream",
+            "off",
+            "start the server with JetStream (-js, or a jetstream block)",
+        )
+    });
+    findings.push(Finding::warn(
+        Area::Nats,
+        "sync_interval",
+        "not readable by a client; 2 min unless the server's file says otherwise",
+        "set `jetstream { sync_interval: always }` where one machine's power loss must not cost acked events",
+    ));
+}
+
+/// A connection past its handshake.
+struct Session {
+    link: Link,
+    info: Info,
+    frame_bytes_max: usize,
+}
+
+impl Session {
+    fn open(server: &ServerAddress, plan: &NatsPlan) -> Result<Self, String> {
+        let mut link = Link::connect(server, plan.connect_timeout)?;
+        if plan.tls.first {
+            link.upgrade(&server.host, &plan.tls)?;
+        }
+        let limits = DecodeLimits { frame_max: plan.frame_bytes_max, ..DecodeLimits::default() };
+        let ServerOp::Info(json) = link.receive(|inbox| decode(inbox, &limits))? else {
+            return Err("the server did not begin with INFO: is it NATS?".to_owned());
+        };
+        let info = Info::parse(&json).map_err(|error| format!("INFO: {error}"))?;
+        let tls = server.tls || info.tls_required || plan.tls.is_wanted();
+        if tls && !plan.tls.first {
+            link.upgrade(&server.host, &plan.tls)?;
+        }
+        let options = ConnectOptions { name: "daisi/doctor".to_owned(), tls, echo: true };
+        let credentials = server.credentials(&plan.credentials);
+        let json =
+            auth::connect_json(&info, &options, &credentials).map_err(|error| error.to_string())?;
+        let mut session = Self { link, info, frame_bytes_max: plan.frame_bytes_max };
+        session.greet(&json)?;
+        Ok(session)
+    }
+
+    fn greet(&mut self, connect: &str) -> Result<(), String> {
+        let mut out = BytesMut::new();
+        encode::encode_connect(&mut out, connect.as_bytes());
+        encode::encode_sub(&mut out, INBOX, None, 1).map_err(|error| error.to_string())?;
+        encode::encode_ping(&mut out);
+        self.link.send(&out)?;
+        while !matches!(self.next()?, ServerOp::Pong) {}
+        Ok(())
+    }
+
+    /// The next operation that is not housekeeping; an error of the server ends the session.
+    fn next(&mut self) -> Result<ServerOp, String> {
+        let limits = DecodeLimits { frame_max: self.frame_bytes_max, ..DecodeLimits::default() };
+        loop {
+            match self.link.receive(|inbox| decode(inbox, &limits))? {
+                ServerOp::Ping => self.link.send(b"PONG\r\n")?,
+                ServerOp::Err(text) => return Err(String::from_utf8_lossy(&text).into_owned()),
+                ServerOp::Info(_) | ServerOp::Ok => {}
+                op => return Ok(op),
+            }
+        }
+    }
+
+    fn ask(&mut self, request: &Request) -> Result<Bytes, String> {
+        let mut out = BytesMut::new();
+        encode::encode_pub(&mut out, request.subject.as_bytes(), Some(INBOX), &request.body)
+            .map_err(|error| error.to_string())?;
+        self.link.send(&out)?;
+        loop {
+            if let ServerOp::Msg(message) = self.next()? {
+                if message.status().is_some() {
+                    return Err("JetStream does not answer for this account".to_owned());
+                }
+                return Ok(message.payload_bytes());
+            }
+        }
+    }
+
+    fn stream(&mut self, name: &str) -> Result<Option<StreamInfo>, String> {
+        let answer = self.ask(&Api::default().stream_info(name))?;
+        match parse_response(&answer) {
+            Ok(stream) => Ok(Some(stream)),
+            Err(ResponseError::Api(error)) if error.err_code == 10059 => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The stream that captures the subject, else the one of that name.
+    fn stream_of(&mut self, subject: &str, name: &str) -> Result<Option<StreamInfo>, String> {
+        let answer = self.ask(&Api::default().stream_names(subject, 0))?;
+        let names: StreamNames = parse_response(&answer).map_err(|error| error.to_string())?;
+        let name = names.streams.first().map_or(name, String::as_str);
+        self.stream(name)
+    }
+
+    fn streams(&mut self, plan: &Plan, findings: &mut Vec<Finding>, durability: &mut Durability) {
+        let cdc = &plan.cdc;
+        let dlq_subject = format!("{}.>", cdc.dlq_subject);
+        let source = self.stream(&cdc.stream);
+        if let Ok(Some(stream)) = &source {
+            findings.extend(source_findings(plan, &stream.config));
+        }
+        let mut looked_at = vec![("source stream", cdc.stream.as_str(), source)];
+        for subject in &cdc.output_subjects {
+            let found = self.stream_of(subject, &cdc.output_stream);
+            looked_at.push(("output stream", &cdc.output_stream, found));
+        }
+        let found = self.stream_of(&dlq_subject, &cdc.dlq_stream);
+        looked_at.push(("dead letters", &cdc.dlq_stream, found));
+        for (role, name, found) in looked_at {
+            findings.extend(stream_findings(role, name, found, durability));
+        }
+    }
+}
+
+fn stream_findings(
+    role: &'static str,
+    name: &str,
+    found: Result<Option<StreamInfo>, String>,
+    durability: &mut Durability,
+) -> Vec<Finding> {
+    let stream = match found {
+        Ok(Some(stream)) => stream,
+        Ok(None) => {
+            let fact = format!("{name} is not there yet; daisi creates it at start");
+            return vec![Finding::ok(Area::Nats, role, fact)];
+        }
+        Err(error) => {
+            let remedy = "allow this user the JetStream API ($JS.API.>) and an inbox (_INBOX.>)";
+            return vec![Finding::fail(Area::Nats, role, format!("{name}: {error}"), remedy)];
+        }
+    };
+    let config = &stream.config;
+    let replicas = config.num_replicas.and_then(|count| u64::try_from(count).ok()).unwrap_or(1);
+    durability.stream_replicas =
+        Some(durability.stream_replicas.map_or(replicas, |least| least.min(replicas)));
+    durability.stream_in_memory |= config.storage == Storage::Memory;
+    let fact = format!(
+        "{}: {} messages, {} bytes, {replicas} replica(s)",
+        config.name, stream.state.messages, stream.state.bytes
+    );
+    let mut findings = vec![Finding::ok(Area::Nats, role, fact)];
+    findings.extend(weaknesses(role, config));
+    findings
+}
+
+fn weaknesses(role: &'static str, config: &StreamConfig) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut fail = |fact: &str, remedy: &str| {
+        findings.push(Finding::fail(Area::Nats, role, format!("{}: {fact}", config.name), remedy));
+    };
+    if config.storage == Storage::Memory {
+        fail("messages lie in memory only", "recreate it with storage file");
+    }
+    if config.no_ack == Some(true) {
+        fail("no_ack: publishes are never acknowledged", "set no_ack to false");
+    }
+    if config.other.get("persist_mode").and_then(Value::as_str) == Some("async") {
+        fail("persist_mode async acks before it writes", "set persist_mode to default");
+    }
+    let unlimited = |limit: Option<i64>| limit.is_none_or(|limit| limit <= 0);
+    if unlimited(config.max_bytes) && unlimited(config.max_age) && unlimited(config.max_msgs) {
+        let fact = format!("{}: no limit on age, bytes or messages: the disk fills", config.name);
+        findings.push(Finding::warn(Area::Nats, role, fact, "set max_age or max_bytes"));
+    }
+    findings
+}
+
+fn source_findings(plan: &Plan, config: &StreamConfig) -> Option<Finding> {
+    let all = plan.cdc.ack_policy == AckPolicy::All;
+    (all && config.retention == Retention::Workqueue).then(|| {
+        let fact = format!("{} is a work queue, which takes explicit acks only", config.name);
+        Finding::fail(Area::Nats, "ack policy", fact, "set cdc.ack_policy = \"auto\"")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::Level;
+    use super::*;
+
+    fn info(version: &str, jetstream: bool) -> Info {
+        Info { version: version.to_owned(), jetstream, ..Info::default() }
+    }
+
+    #[test]
+    fn versions_below_the_floor_fail_and_below_the_advised_one_warn() {
+        for (version, level) in [
+            ("2.9.9", Level::Fail),
+            ("2.9.10", Level::Warn),
+            ("2.10.22", Level::Warn),
+            ("2.10.23", Level::Ok),
+            ("2.15.1", Level::Ok),
+            ("nonsense", Level::Fail),
+        ] {
+            let mut findings = Vec::new();
+            server_findings(&info(version, true), &mut findings);
+            assert_eq!(findings[0].level, level, "{version}");
+        }
+        let mut findings = Vec::new();
+        server_findings(&info("2.15.1", false), &mut findings);
+        assert_eq!(findings[1].level, Level::Fail);
+    }
+
+    #[test]
+    fn a_stream_that_would_lose_events_fails_and_the_least_replicas_count() {
+        let mut durability = Durability::default();
+        let stream = |replicas, storage| {
+            let config = StreamConfig {
+                num_replicas: Some(replicas),
+                storage,
+                max_age: Some(1),
+                ..StreamConfig::default()
+            };
+            Ok(Some(StreamInfo { config, ..StreamInfo::default() }))
+        };
+        let mut worst = |found| {
+            let findings = stream_findings("source stream", "s", found, &mut durability);
+            findings.iter().map(|finding| finding.level).max()
+        };
+        assert_eq!(worst(stream(3, Storage::File)), Some(Level::Ok));
+        assert_eq!(worst(stream(1, Storage::Memory)), Some(Level::Fail));
+        assert_eq!(worst(Ok(None)), Some(Level::Ok));
+        assert_eq!(worst(Err("no".into())), Some(Level::Fail));
+        assert_eq!(durability.stream_replicas, Some(1));
+        assert!(durability.stream_in_memory);
+    }
+}

@@ -1,0 +1,56 @@
+//! The binary as a script sees it: exit codes, what goes to standard output and what does not. The environment
+//! is emptied, so that settings of the machine the test runs on do not count.
+#![allow(clippy::expect_used, reason = "a test")]
+
+use std::process::{Command, Output};
+
+fn daisi(args: &[&str], env: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_daisi"));
+    command.args(args).env_clear().envs(env.iter().copied());
+    command.output().expect("the binary starts")
+}
+
+#[track_caller]
+fn check(args: &[&str], env: &[(&str, &str)], code: i32, out: &str, err: &str) {
+    let output = daisi(args, env);
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{args:?}\n{stdout}\n{stderr}");
+    assert!(stdout.contains(out), "{out:?} not in standard output:\n{stdout}");
+    assert!(stderr.contains(err), "{err:?} not in standard error:\n{stderr}");
+}
+
+#[test]
+fn exit_codes_tell_use_from_configuration_from_success() {
+    check(&["version"], &[], 0, "daisi ", "");
+    check(&["config", "check"], &[], 0, "configuration is valid", "");
+    check(&["config", "reference"], &[], 0, "[cdc]", "");
+    check(&["nonsense"], &[], 2, "", "nonsense");
+    check(
+        &["--config", "/nonexistent/daisi.toml", "config", "check"],
+        &[],
+        2,
+        "",
+        "cannot be read",
+    );
+    let misspelt = [("DAISI_CDC__ACK_WIAT", "1s")];
+    check(&["config", "check"], &misspelt, 2, "", "did you mean DAISI_CDC__ACK_WAIT?");
+}
+
+#[test]
+fn show_prints_values_with_origin_and_no_secret_even_when_something_is_wrong() {
+    let env = [("NATS_URL", "nats://u:hunter2@h"), ("DAISI_CDC__ACK_WAIT", "nonsense")];
+    check(&["config", "show"], &env, 2, "u:********@h", "not a duration");
+    let output = daisi(&["config", "show"], &env);
+    let all = [output.stdout, output.stderr].concat();
+    assert!(!String::from_utf8_lossy(&all).contains("hunter2"));
+}
+
+#[test]
+fn doctor_answers_in_json_and_fails_where_no_server_listens() {
+    // Port 1 of loopback: nothing listens there, and the refusal is immediate.
+    let env = [("NATS_URL", "nats://127.0.0.1:1"), ("REDIS_URL", "redis://127.0.0.1:1")];
+    check(&["doctor", "--json"], &env, 2, "\"area\": \"redis\"", "");
+    let output = daisi(&["doctor", "--json"], &env);
+    assert!(output.stdout.starts_with(b"{") && output.stdout.ends_with(b"}\n"));
+}
