@@ -49,9 +49,7 @@ impl Window {
     #[must_use]
     pub fn contains(&self, id: IdHash, now_s: u32) -> bool {
         let words = split(id);
-        self.table
-            .find(words[0], |place| self.ring[*place as usize].hash == words)
-            .is_some_and(|place| !self.is_old(&self.ring[*place as usize], now_s))
+        self.place_of(words).is_some_and(|place| !self.is_old(&self.ring[place], now_s))
     }
 
     /// Remember an id as done now. An id that is already here keeps its first time.
@@ -61,8 +59,11 @@ impl Window {
         }
         self.drop_old(now_s);
         let hash = split(id);
-        if self.table.find(hash[0], |place| self.ring[*place as usize].hash == hash).is_some() {
-            return;
+        while let Some(place) = self.place_of(hash) {
+            if !self.is_old(&self.ring[place], now_s) {
+                return;
+            }
+            self.drop_oldest(); // It and all before it are too old.
         }
         if self.len == self.capacity {
             self.drop_oldest();
@@ -88,6 +89,11 @@ impl Window {
             }
             self.drop_oldest();
         }
+    }
+
+    fn place_of(&self, hash: [u64; 2]) -> Option<usize> {
+        let found = self.table.find(hash[0], |place| self.ring[*place as usize].hash == hash);
+        found.map(|place| *place as usize)
     }
 
     fn is_old(&self, slot: &Slot, now_s: u32) -> bool {

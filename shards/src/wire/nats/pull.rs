@@ -16,7 +16,7 @@ const SILENCES_MAX: u32 = 2;
 pub struct PullLimits {
     /// Messages asked for or held, at the most.
     pub messages_max: u32,
-    /// Bytes asked for or held, at the most; must hold the largest message.
+    /// Bytes asked for or held, at the most; a quarter must hold the largest message.
     pub bytes_max: u64,
     /// Life of one pull on the server.
     pub expires: u64,
@@ -100,11 +100,13 @@ impl Puller {
         }
         let batch = self.limits.messages_max - committed;
         let bytes_committed = held_bytes + self.open.iter().map(|pull| pull.bytes_left).sum::<u64>();
-        let max_bytes = self.limits.bytes_max.saturating_sub(bytes_committed);
-        // Below half the room a large message might not fit, and would block the pull for ever.
-        if max_bytes < self.limits.bytes_max / 2 {
+        let room = self.limits.bytes_max.saturating_sub(bytes_committed);
+        // A message that does not fit blocks its pull for ever, so no pull is smaller than a quarter;
+        // and none is larger than half, so that a second one can stand behind it.
+        if room < self.limits.bytes_max / 4 {
             return None;
         }
+        let max_bytes = room.min(self.limits.bytes_max / 2);
         if self.open.is_empty() {
             self.heard = now;
         }
@@ -229,7 +231,7 @@ mod tests {
     fn asks_for_what_it_can_hold_and_no_more() {
         let mut puller = Puller::new(LIMITS);
         let first = puller.plan(0, 0, 0).unwrap();
-        assert_eq!((first.batch, first.max_bytes), (100, 10_000));
+        assert_eq!((first.batch, first.max_bytes), (100, 5_000));
         assert_eq!(puller.plan(0, 0, 0), None, "all is asked for");
         (0..60).for_each(|_| puller.on_message(1, 10));
         assert_eq!(puller.plan(1, 60, 600), None, "60 held and 40 asked for");
@@ -241,8 +243,8 @@ mod tests {
     #[test]
     fn held_bytes_stop_the_pulling() {
         let mut puller = Puller::new(LIMITS);
-        assert_eq!(puller.plan(0, 3, 6_000), None);
-        assert!(puller.plan(0, 3, 4_000).is_some());
+        assert_eq!(puller.plan(0, 3, 7_600), None);
+        assert_eq!(puller.plan(0, 3, 7_000).map(|pull| pull.max_bytes), Some(3_000));
     }
 
     #[test]
