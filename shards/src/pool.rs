@@ -64,6 +64,15 @@ impl Member {
     }
 }
 
+// Tells of the end of a thread however it comes about, a refused io_uring and a panic included.
+struct Obituary(ShardId, Sender<Notice>);
+
+impl Drop for Obituary {
+    fn drop(&mut self) {
+        let _full = self.1.try_send(Notice::Ended(self.0));
+    }
+}
+
 /// All shards.
 pub struct Pool {
     /// In order of their ids.
@@ -98,16 +107,27 @@ impl Pool {
                 post: post.clone(),
                 figures: Arc::clone(&figures),
             };
+            let obituary = Obituary(shard, notice_tx.clone());
             let thread = LocalExecutorBuilder::new(core.map_or(Placement::Unbound, Placement::Fixed))
                 .name(&format!("shard-{shard}"))
                 .preempt_timer(PREEMPT)
                 .io_memory(IO_MEMORY)
                 .spin_before_park(plan.spin)
-                .spawn(move || Shard::new(plan, ports, end.listen()).run())
+                .spawn(move || async move {
+                    let _obituary = obituary;
+                    Shard::new(plan, ports, end.listen()).run().await;
+                })
                 .map_err(|error| PoolError::Spawn { shard, core, reason: error.to_string() })?;
             members.push(Member { shard, core, figures, commands, bell, thread: Some(thread) });
         }
         Ok(Self { members, notices })
+    }
+
+    /// Order all shards to finish what they hold and hand over; each answers [`Notice::Drained`].
+    pub fn drain(&self) {
+        for member in &self.members {
+            member.order(Command::Drain);
+        }
     }
 
     /// Order all shards to stop and wait for their threads.

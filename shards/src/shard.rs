@@ -54,6 +54,8 @@ pub enum Notice {
     Status(ShardId, Box<Status>),
     /// It has finished and handed over.
     Drained(ShardId),
+    /// Its thread ends; without an order to stop, that is a failure.
+    Ended(ShardId),
 }
 
 /// What a shard is made from.

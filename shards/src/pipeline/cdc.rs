@@ -145,7 +145,15 @@ impl Stage {
             return self.bury(parcel, Grave { reason: REASON_PANIC, detail, company }, cx);
         }
         match cdc::transform(&cx.settings.cdc.rules, parcel.msg.subject(), parcel.msg.payload()) {
-            Verdict::Forward(spans) => self.forward(parcel, spans, cx),
+            Verdict::Forward(spans) if self.is_wanted(&parcel, &spans, cx) => {
+                self.forward(parcel, spans, cx);
+            }
+            Verdict::Forward(spans) => {
+                let change = spans.bind(parcel.msg.subject(), parcel.msg.payload());
+                let (tenant, table) = (self.tenants.place(change.company()), change.table());
+                self.tenants.get(tenant).books.pulled += 1;
+                self.settle(&parcel, tenant, Some(table as usize), Outcome::Filtered, cx);
+            }
             Verdict::Filtered { table, cause: _ } => {
                 let tenant = self.tenants.place(hint.unwrap_or(DLQ_COMPANY_UNKNOWN.as_bytes()));
                 self.tenants.get(tenant).books.pulled += 1;
@@ -165,6 +173,12 @@ impl Stage {
                 self.bury(parcel, Grave { reason, detail, company }, cx);
             }
         }
+    }
+
+    fn is_wanted(&self, parcel: &Parcel, spans: &ChangeSpans, cx: &Cx<'_>) -> bool {
+        let wanted = &cx.settings.cdc.companies;
+        let company = || spans.bind(parcel.msg.subject(), parcel.msg.payload()).company();
+        wanted.is_empty() || wanted.iter().any(|name| name.as_bytes() == company())
     }
 
     fn forward(&mut self, parcel: Parcel, spans: ChangeSpans, cx: &mut Cx<'_>) {
@@ -743,10 +757,11 @@ impl Stage {
         };
         // Headers and the other fields stay far below the 64 KiB that are kept free for them.
         let max = cx.bus.conn.info().max_payload.saturating_sub(64 * 1024);
+        let max = usize::try_from(max).unwrap_or(usize::MAX).min(cx.settings.cdc.dlq_payload_max);
         let mut body = BytesMut::new();
-        cdc::write_dlq_payload(&letter, usize::try_from(max).unwrap_or(usize::MAX), &mut body);
-        let mut subject = Vec::new();
-        cdc::write_dlq_subject(grave.company.as_deref(), &mut subject);
+        cdc::write_dlq_payload(&letter, max, &mut body);
+        let company = grave.company.as_deref().unwrap_or(DLQ_COMPANY_UNKNOWN);
+        let subject = format!("{}.{company}", cx.settings.cdc.dlq_subject);
         let id = format!("dlq:{stream}:{}:{}", parcel.seq, parcel.stored);
         let original = message_id.unwrap_or_else(|| format!("msg-{}", parcel.seq));
         let reason = labels.get(grave.reason).copied().unwrap_or("unknown");
@@ -760,7 +775,7 @@ impl Stage {
             ("Daisi-Stage", "cdc"),
         ];
         let deadline = now.mono + cx.settings.cdc.publish_timeout;
-        let (subject, who) = (text(&subject), AckFor::DeadLetter { flight: name });
+        let who = AckFor::DeadLetter { flight: name };
         cx.bus.publish(deadline, who, &subject, &headers, &body);
         tracing::warn!(company = grave.company.as_deref(), reason, seq = parcel.seq,
             detail = %grave.detail, "event dead-lettered");

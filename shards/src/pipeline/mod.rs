@@ -22,7 +22,7 @@ pub use cdc::reason_labels;
 pub use effect::Effect;
 pub use mail::{Mail, Parcel};
 pub use settings::{
-    AckChoice, CdcSettings, LeaseSettings, NatsSettings, RedisSettings, Settings,
+    AckChoice, CdcSettings, LeaseSettings, NatsSettings, RedisSettings, Settings, StreamPlan,
 };
 pub use tenant::Books;
 

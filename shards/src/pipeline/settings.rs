@@ -63,6 +63,21 @@ pub struct LeaseSettings {
     pub ttl: u64,
 }
 
+/// A stream as it is created when it is missing.
+#[derive(Clone, Debug)]
+pub struct StreamPlan {
+    /// Its name.
+    pub name: String,
+    /// Its subjects.
+    pub subjects: Vec<String>,
+    /// Life of a message, ns.
+    pub age_max: u64,
+    /// Bound on all messages; -1 for none.
+    pub bytes_max: i64,
+    /// How long a message id is remembered, ns.
+    pub duplicate_window: u64,
+}
+
 /// How the source is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AckChoice {
@@ -81,10 +96,12 @@ pub struct CdcSettings {
     pub enabled: bool,
     /// What is forwarded, and as what.
     pub rules: CdcRules,
+    /// Companies to take; empty: all. Others are filtered.
+    pub companies: Vec<String>,
     /// Source stream.
     pub stream: String,
-    /// Its subjects, when it has to be created.
-    pub subjects: Vec<String>,
+    /// The source stream, when it has to be created.
+    pub source_stream: StreamPlan,
     /// Add missing subjects to an existing stream.
     pub extend_stream: bool,
     /// Durable consumer; with several partitions `_p<k>` is appended.
@@ -100,7 +117,7 @@ pub struct CdcSettings {
     /// Prefixes of the output subjects; one publish each.
     pub output_prefixes: Vec<String>,
     /// Output stream, when none captures the output subjects.
-    pub output_stream: String,
+    pub output_stream: StreamPlan,
     /// Events asked for or held per partition.
     pub in_flight_max: u32,
     /// Bytes asked for or held per partition.
@@ -122,7 +139,11 @@ pub struct CdcSettings {
     /// Also set the keys of the old service.
     pub legacy_dedup: bool,
     /// Dead-letter stream, when none captures its subjects.
-    pub dlq_stream: String,
+    pub dlq_stream: StreamPlan,
+    /// Subject of dead letters; the company follows as a token.
+    pub dlq_subject: String,
+    /// Largest original embedded in a dead letter, bytes.
+    pub dlq_payload_max: usize,
     /// Companies whose state is kept at once; idle ones make room.
     pub companies_max: u32,
 }

@@ -4,20 +4,15 @@
 //! what exists with the same configuration is a success.
 
 use super::bus::{Answer, Asker, Bus};
-use super::settings::Settings;
+use super::settings::{Settings, StreamPlan};
 use crate::clock::{MS, Now, SEC};
 use crate::wire::nats::subject::Pattern;
 use serde_json::{Value, json};
 
 /// Retry after an answer that was no success.
 const RETRY: u64 = 500 * MS;
-/// Defaults of what we create: contract cdc.md sections 1.2 and 6, ingest.md section 1.2.
-const SOURCE_AGE: u64 = 7 * 24 * 3600 * SEC;
-const SOURCE_BYTES: i64 = 100 << 30;
-const OUTPUT_AGE: u64 = 24 * 3600 * SEC;
-const OUTPUT_BYTES: i64 = 20 << 30;
-const DLQ_AGE: u64 = 7 * 24 * 3600 * SEC;
-const DUPLICATE_WINDOW: u64 = 120 * SEC;
+/// How long a position's bucket remembers a message id, ns.
+const BUCKET_DUPLICATE_WINDOW: u64 = 120 * SEC;
 
 /// What was found out.
 #[derive(Clone, Debug, Default)]
@@ -173,7 +168,7 @@ impl Setup {
         match target {
             Target::Source => {
                 self.facts.workqueue = config["retention"] == "workqueue";
-                let missing = missing_subjects(config, &settings.cdc.subjects);
+                let missing = missing_subjects(config, &settings.cdc.source_stream.subjects);
                 if !missing.is_empty() && settings.cdc.extend_stream {
                     let mut config = config.clone();
                     if let Some(subjects) = config["subjects"].as_array_mut() {
@@ -212,11 +207,11 @@ impl Setup {
 
     fn default_name(&self, target: Target, settings: &Settings) -> String {
         match target {
-            Target::Output(0) => settings.cdc.output_stream.clone(),
+            Target::Output(0) => settings.cdc.output_stream.name.clone(),
             Target::Output(place) => {
-                format!("{}_{}", settings.cdc.output_stream, settings.cdc.output_prefixes[place])
+                format!("{}_{}", settings.cdc.output_stream.name, settings.cdc.output_prefixes[place])
             }
-            Target::DeadLetters => settings.cdc.dlq_stream.clone(),
+            Target::DeadLetters => settings.cdc.dlq_stream.name.clone(),
             Target::Source => settings.cdc.stream.clone(),
             Target::Leases => format!("KV_{}", settings.lease.bucket),
             Target::Positions => format!("KV_{}", settings.lease.position_bucket),
@@ -258,40 +253,44 @@ fn after(target: Target, settings: &Settings) -> Step {
 fn probe(target: Target, settings: &Settings) -> String {
     match target {
         Target::Output(place) => format!("{}.>", settings.cdc.output_prefixes[place]),
-        _ => "v1.dlq.>".to_owned(),
+        _ => format!("{}.>", settings.cdc.dlq_subject),
     }
 }
 
 fn stream_config(target: Target, name: &str, settings: &Settings) -> Value {
-    let replicas = settings.nats.stream_replicas;
-    let base = |subjects: Value, age: u64, bytes: i64, window: u64| {
-        json!({
-            "name": name, "subjects": subjects, "retention": "limits", "storage": "file",
-            "discard": "old", "num_replicas": replicas, "max_age": age, "max_bytes": bytes,
-            "duplicate_window": window,
-        })
+    let cdc = &settings.cdc;
+    let plan = match target {
+        Target::Output(place) => {
+            let mut plan = cdc.output_stream.clone();
+            let own = format!("{}.", cdc.output_prefixes[place]);
+            plan.subjects.retain(|subject| subject.starts_with(&own));
+            plan
+        }
+        Target::DeadLetters => cdc.dlq_stream.clone(),
+        Target::Source => cdc.source_stream.clone(),
+        Target::Leases => bucket(&settings.lease.bucket, settings.lease.ttl),
+        Target::Positions => bucket(&settings.lease.position_bucket, 0),
     };
-    let bucket = |age: u64| {
-        let mut config = base(json!([format!("$KV.{}.>", &name[3..])]), age, -1, DUPLICATE_WINDOW);
-        config["duplicate_window"] = if age == 0 { DUPLICATE_WINDOW } else { age }.into();
+    let mut config = json!({
+        "name": name, "subjects": plan.subjects, "retention": "limits", "storage": "file",
+        "discard": "old", "num_replicas": settings.nats.stream_replicas,
+        "max_age": plan.age_max, "max_bytes": plan.bytes_max,
+        "duplicate_window": plan.duplicate_window,
+    });
+    if matches!(target, Target::Leases | Target::Positions) {
         config["discard"] = "new".into();
         config["max_msgs_per_subject"] = 1.into();
         config["allow_rollup_hdrs"] = true.into();
         config["deny_delete"] = true.into();
-        config
-    };
-    match target {
-        Target::Output(place) => {
-            let subjects = json!([format!("{}.>", settings.cdc.output_prefixes[place])]);
-            base(subjects, OUTPUT_AGE, OUTPUT_BYTES, DUPLICATE_WINDOW)
-        }
-        Target::DeadLetters => base(json!(["v1.dlq.>"]), DLQ_AGE, -1, DUPLICATE_WINDOW),
-        Target::Source => {
-            base(json!(settings.cdc.subjects), SOURCE_AGE, SOURCE_BYTES, DUPLICATE_WINDOW)
-        }
-        Target::Leases => bucket(settings.lease.ttl),
-        Target::Positions => bucket(0),
     }
+    config
+}
+
+fn bucket(name: &str, age_max: u64) -> StreamPlan {
+    // The server wants the window within the age.
+    let duplicate_window = if age_max == 0 { BUCKET_DUPLICATE_WINDOW } else { age_max };
+    let subjects = vec![format!("$KV.{name}.>")];
+    StreamPlan { name: name.to_owned(), subjects, age_max, bytes_max: -1, duplicate_window }
 }
 
 fn first_name(answer: &Value) -> Option<String> {

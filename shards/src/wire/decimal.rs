@@ -81,7 +81,8 @@ mod tests {
             let mut out = BytesMut::new();
             push(&mut out, value);
             prop_assert_eq!(out.len(), len(value));
-            prop_assert_eq!(out.as_ref(), value.to_string().as_bytes());
+            let text = value.to_string();
+            prop_assert_eq!(out.as_ref(), text.as_bytes());
             prop_assert_eq!(parse(&out), Some(value));
         }
     }
