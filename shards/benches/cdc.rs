@@ -62,7 +62,10 @@ fn measure(name: &str, mut work: impl FnMut()) {
         best = best.min(start.elapsed().as_nanos() as f64 / (EVENTS / ROUNDS as u64) as f64);
     }
     let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
-    println!("{name}: {best:.0} ns/event, {:.2} allocations/event", allocations as f64 / EVENTS as f64);
+    println!(
+        "{name}: {best:.0} ns/event, {:.2} allocations/event",
+        allocations as f64 / EVENTS as f64
+    );
 }
 
 fn publish(rules: &CdcRules, body: &[u8], out: &mut BytesMut) {

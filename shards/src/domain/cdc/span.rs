@@ -32,11 +32,6 @@ impl Span {
         Self { tagged_start: start as u32 | (place as u32) << 30, len: (end - start) as u32 }
     }
 
-    /// Widened by one byte on both sides: a string with its quotes.
-    pub(crate) fn quoted(self) -> Self {
-        Self { tagged_start: self.tagged_start - 1, len: self.len + 2 }
-    }
-
     /// Start inside its text.
     pub(crate) fn offset(self) -> usize {
         (self.tagged_start & OFFSET_MASK) as usize
