@@ -92,8 +92,8 @@ struct Judge<'r, 'a> {
 
 impl<'a> Judge<'_, 'a> {
     fn decide(&mut self) -> Result<Verdict<'a>, Refusal> {
-        if self.body.len() > TEXT_BYTES_MAX || self.subject.len() > TEXT_BYTES_MAX {
-            return Err(Refusal::new(Reason::TooLarge, "body of more than 1 GiB"));
+        if self.body.len() >= TEXT_BYTES_MAX || self.subject.len() >= TEXT_BYTES_MAX {
+            return Err(Refusal::new(Reason::TooLarge, "body of 1 GiB or more"));
         }
         let text = utf8(self.body)?;
         let mut cursor = Cursor::new(text, Place::Body);
@@ -199,11 +199,11 @@ impl<'a> Judge<'_, 'a> {
         let bad = || Refusal::new(Reason::BadJson, "document string cannot be decoded");
         let document = unescape(inner).ok_or_else(bad)?.into_bytes();
         let mut cursor = Cursor::new(&document, Place::Arena);
-        if cursor.peek()? != b'{' {
-            return Err(Refusal::new(Reason::WrongType, "document is no object"));
-        }
-        let mut row = Row::read(&mut cursor)?;
+        let image = Image::read(&mut cursor)?;
         cursor.finish()?;
+        let Image::Row(mut row) = image else {
+            return Err(Refusal::new(Reason::WrongType, "document is no object"));
+        };
         row.document_id = extended_id(&cursor, row.document_id)?;
         self.arena = document;
         Ok(row)
