@@ -1,6 +1,7 @@
 //! What does one change cost, from body to identity, subject and payload? Prints nanoseconds and
 //! allocations per event, and a hash of the output, which must not change between runs.
 //! Beside it: one strict pass of `sonic-rs` over the same body, which is what our cursor replaces.
+#![expect(clippy::expect_used, reason = "the sample is part of this file's build")]
 
 use bytes::BytesMut;
 use shards::domain::cdc::{CdcRules, CdcSettings, Verdict, transform};

@@ -144,6 +144,7 @@ fn raw_json(body: &[u8]) -> Option<&RawValue> {
 }
 
 #[cfg(test)]
+#[expect(clippy::expect_used, reason = "a test that cannot read its own data must fail")]
 mod tests {
     use super::*;
     use base64::engine::general_purpose::STANDARD;
