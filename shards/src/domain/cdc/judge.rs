@@ -97,11 +97,12 @@ impl<'a> Judge<'_, 'a> {
         }
         let text = utf8(self.body)?;
         let mut cursor = Cursor::new(text, Place::Body);
-        let members = match envelope::scan(&mut cursor, text)? {
-            Body::Object(members) => members,
+        let mut members = Members::default();
+        match envelope::scan(&mut cursor, text, &mut members)? {
+            Body::Object => {}
             Body::Null { is_empty } => return self.null_body(is_empty),
             Body::Other => return Err(no_envelope()),
-        };
+        }
         match members.envelope(self.rules.envelope) {
             Envelope::Sequin => self.weigh(Facts::of_sequin(&members, self.texts())),
             Envelope::Debezium => self.weigh(Facts::of_debezium(&members, self.texts())),
@@ -126,7 +127,8 @@ impl<'a> Judge<'_, 'a> {
         payload: Span,
     ) -> Result<Verdict<'a>, Refusal> {
         let payload = Field { kind: Kind::Object, span: payload };
-        let members: Members = envelope::scan_members(&mut cursor.back_to(payload))?;
+        let mut members = Members::default();
+        envelope::scan_members(&mut cursor.back_to(payload), &mut members)?;
         if !members.op.is_some() {
             return Err(no_envelope());
         }
