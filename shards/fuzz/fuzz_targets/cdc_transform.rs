@@ -13,7 +13,8 @@ fuzz_target!(|input: &[u8]| {
     let split = input.iter().position(|b| *b == 0).unwrap_or(0);
     let (subject, rest) = input.split_at(split);
     let body = rest.strip_prefix(b"\0").unwrap_or(rest);
-    let subject = if subject.is_empty() { b"sequin.db.public.messages.insert" } else { subject };
+    let subject =
+        if subject.is_empty() { &b"sequin.db.public.messages.insert"[..] } else { subject };
     let settings = CdcSettings { forward_backfill: true, ..CdcSettings::default() };
     let rules = CdcRules::compile(&settings).expect("defaults compile");
     match transform(&rules, subject, body) {
@@ -37,7 +38,7 @@ fuzz_target!(|input: &[u8]| {
             };
             let mut out = BytesMut::new();
             write_dlq_payload(&letter, 4096, &mut out);
-            assert!(serde_json::from_slice::<serde_json::Value>(&out).is_ok() || out.contains(&b'\\'));
+            serde_json::from_slice::<serde::de::IgnoredAny>(&out).expect("dead letter is JSON");
         }
     }
 });

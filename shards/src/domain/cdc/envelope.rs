@@ -55,8 +55,8 @@ pub(crate) struct Members {
 pub(crate) enum Body {
     /// The value `null`, or no byte at all.
     Null { is_empty: bool },
-    /// An object.
-    Object(Members),
+    /// An object, whose members were gathered.
+    Object,
     /// Any other value.
     Other,
 }
@@ -73,13 +73,18 @@ pub(crate) enum Envelope {
     Unknown,
 }
 
-/// Reads a whole body.
-pub(crate) fn scan(cursor: &mut Cursor<'_>, text: &[u8]) -> Result<Body, Fault> {
+/// Reads a whole body; the members of an object go to `found`.
+pub(crate) fn scan(
+    cursor: &mut Cursor<'_>,
+    text: &[u8],
+    found: &mut Members,
+) -> Result<Body, Fault> {
     if text.is_empty() {
         return Ok(Body::Null { is_empty: true });
     }
     let body = if cursor.peek()? == b'{' {
-        Body::Object(scan_members(cursor)?)
+        scan_members(cursor, found)?;
+        Body::Object
     } else {
         match cursor.value()?.kind {
             Kind::Null => Body::Null { is_empty: false },
@@ -91,8 +96,7 @@ pub(crate) fn scan(cursor: &mut Cursor<'_>, text: &[u8]) -> Result<Body, Fault> 
 }
 
 /// Reads the object at the cursor.
-pub(crate) fn scan_members(cursor: &mut Cursor<'_>) -> Result<Members, Fault> {
-    let mut found = Members::default();
+pub(crate) fn scan_members(cursor: &mut Cursor<'_>, found: &mut Members) -> Result<(), Fault> {
     cursor.peek()?;
     cursor.enter_object()?;
     let mut first = true;
@@ -105,7 +109,7 @@ pub(crate) fn scan_members(cursor: &mut Cursor<'_>) -> Result<Members, Fault> {
             found.read(name.as_bytes(), cursor)?;
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 impl Members {

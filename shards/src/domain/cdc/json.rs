@@ -296,7 +296,11 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
+    #[inline]
     fn skip_blanks(&mut self) {
+        if self.text.get(self.at).is_some_and(|b| *b > b' ') {
+            return; // Nearly always: change events come without blanks.
+        }
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.text.get(self.at) {
             self.at += 1;
         }
@@ -345,6 +349,7 @@ pub(crate) fn unescape(inner: &[u8]) -> Option<String> {
 }
 
 /// Length of the run without quote, backslash and control characters, eight bytes at a time.
+#[inline]
 fn plain_len(text: &[u8]) -> usize {
     let mut len = 0;
     while let Some(chunk) = text[len..].first_chunk::<8>() {

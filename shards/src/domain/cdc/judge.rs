@@ -92,16 +92,17 @@ struct Judge<'r, 'a> {
 
 impl<'a> Judge<'_, 'a> {
     fn decide(&mut self) -> Result<Verdict<'a>, Refusal> {
-        if self.body.len() > TEXT_BYTES_MAX || self.subject.len() > TEXT_BYTES_MAX {
-            return Err(Refusal::new(Reason::TooLarge, "body of more than 1 GiB"));
+        if self.body.len() >= TEXT_BYTES_MAX || self.subject.len() >= TEXT_BYTES_MAX {
+            return Err(Refusal::new(Reason::TooLarge, "body of 1 GiB or more"));
         }
         let text = utf8(self.body)?;
         let mut cursor = Cursor::new(text, Place::Body);
-        let members = match envelope::scan(&mut cursor, text)? {
-            Body::Object(members) => members,
+        let mut members = Members::default();
+        match envelope::scan(&mut cursor, text, &mut members)? {
+            Body::Object => {}
             Body::Null { is_empty } => return self.null_body(is_empty),
             Body::Other => return Err(no_envelope()),
-        };
+        }
         match members.envelope(self.rules.envelope) {
             Envelope::Sequin => self.weigh(Facts::of_sequin(&members, self.texts())),
             Envelope::Debezium => self.weigh(Facts::of_debezium(&members, self.texts())),
@@ -126,7 +127,8 @@ impl<'a> Judge<'_, 'a> {
         payload: Span,
     ) -> Result<Verdict<'a>, Refusal> {
         let payload = Field { kind: Kind::Object, span: payload };
-        let members: Members = envelope::scan_members(&mut cursor.back_to(payload))?;
+        let mut members = Members::default();
+        envelope::scan_members(&mut cursor.back_to(payload), &mut members)?;
         if !members.op.is_some() {
             return Err(no_envelope());
         }
@@ -199,11 +201,11 @@ impl<'a> Judge<'_, 'a> {
         let bad = || Refusal::new(Reason::BadJson, "document string cannot be decoded");
         let document = unescape(inner).ok_or_else(bad)?.into_bytes();
         let mut cursor = Cursor::new(&document, Place::Arena);
-        if cursor.peek()? != b'{' {
-            return Err(Refusal::new(Reason::WrongType, "document is no object"));
-        }
-        let mut row = Row::read(&mut cursor)?;
+        let image = Image::read(&mut cursor)?;
         cursor.finish()?;
+        let Image::Row(mut row) = image else {
+            return Err(Refusal::new(Reason::WrongType, "document is no object"));
+        };
         row.document_id = extended_id(&cursor, row.document_id)?;
         self.arena = document;
         Ok(row)

@@ -14,7 +14,7 @@ pub(crate) enum Place {
     Arena,
 }
 
-/// Longest text that a span can point into, bytes; two bits of the offset name the place.
+/// Texts that a span points into are shorter, bytes; two bits of the offset name the place.
 pub(crate) const TEXT_BYTES_MAX: usize = 1 << 30;
 const OFFSET_MASK: u32 = (1 << 30) - 1;
 
@@ -28,13 +28,8 @@ pub(crate) struct Span {
 impl Span {
     /// The range `start..end` of `place`; both are below [`TEXT_BYTES_MAX`], which `transform` checks.
     pub(crate) fn new(place: Place, start: usize, end: usize) -> Self {
-        debug_assert!(start <= end && end <= TEXT_BYTES_MAX);
+        debug_assert!(start <= end && end < TEXT_BYTES_MAX);
         Self { tagged_start: start as u32 | (place as u32) << 30, len: (end - start) as u32 }
-    }
-
-    /// Widened by one byte on both sides: a string with its quotes.
-    pub(crate) fn quoted(self) -> Self {
-        Self { tagged_start: self.tagged_start - 1, len: self.len + 2 }
     }
 
     /// Start inside its text.

@@ -3,7 +3,7 @@
 //! is read; table, schema and action are the body's.
 
 /// Prefix of a company's schema in PostgreSQL.
-pub const SCHEMA_PREFIX: &[u8] = b"daisi_";
+pub(crate) const SCHEMA_PREFIX: &[u8] = b"daisi_";
 
 /// A source subject, taken apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
