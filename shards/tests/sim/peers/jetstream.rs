@@ -144,10 +144,7 @@ impl JetStream {
             Err(error) if error.err_code == 10158 && !self.version.since(11) => {
                 puback(name, Accepted { seq: 0, duplicate: true }, self.version)
             }
-            Err(error) => format!(
-                r#"{{"error":{},"stream":"{name}","seq":0}}"#,
-                error.to_json()
-            ),
+            Err(error) => format!(r#"{{"error":{},"stream":"{name}","seq":0}}"#, error.to_json()),
         };
         let delay = delay_up_to(self.faults.puback_delay_max, &mut self.rng);
         self.out.push_back(Emit::answer(reply, body).after(delay));

@@ -348,7 +348,8 @@ impl NatsServer {
         if wishes.no_responders && !wishes.headers {
             return self.send_error(conn, "no responders requires headers support", true);
         }
-        let is_known = |(user, pass): &(String, String)| *user == wishes.user && *pass == wishes.pass;
+        let is_known =
+            |(user, pass): &(String, String)| *user == wishes.user && *pass == wishes.pass;
         if !self.options.login.as_ref().is_none_or(is_known) {
             return self.send_error(conn, "Authorization Violation", true);
         }
@@ -532,10 +533,7 @@ impl NatsServer {
 }
 
 impl Client {
-    fn matching<'a>(
-        &'a self,
-        subject: &'a [u8],
-    ) -> impl Iterator<Item = (u64, &'a Subscription)> {
+    fn matching<'a>(&'a self, subject: &'a [u8]) -> impl Iterator<Item = (u64, &'a Subscription)> {
         let open = self.subscriptions.iter().filter(|_| !self.is_closing);
         open.filter(|(_, s)| matches(&s.pattern, subject)).map(|(sid, s)| (*sid, s))
     }

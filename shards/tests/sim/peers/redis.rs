@@ -257,12 +257,7 @@ impl RedisServer {
         None
     }
 
-    fn execute(
-        &mut self,
-        now: Now,
-        conn: ConnId,
-        (name, args): (&str, &[Bytes]),
-    ) -> Reply {
+    fn execute(&mut self, now: Now, conn: ConnId, (name, args): (&str, &[Bytes])) -> Reply {
         let database = self.clients.get(&conn).map_or(0, |c| c.database);
         match (name, args) {
             ("PING", []) => Reply::Simple("PONG".into()),

@@ -334,7 +334,8 @@ impl JetStream {
                 return Err(ApiError::new(400, 10137, text));
             }
             if config.filter_subject != filter {
-                let text = "consumer create request did not match filtered subject from create subject";
+                let text =
+                    "consumer create request did not match filtered subject from create subject";
                 return Err(ApiError::new(400, 10131, text));
             }
         }

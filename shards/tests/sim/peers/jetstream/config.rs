@@ -163,8 +163,13 @@ const STREAM_INERT: &[(&str, u16)] = &[
 /// Streams' fields with effects that are not modelled: a test that sets one must not pass by luck.
 const STREAM_UNMODELLED: &[&str] =
     &["sources", "mirror", "republish", "subject_transform", "first_seq", "persist_mode"];
-const CONSUMER_INERT: &[(&str, u16)] =
-    &[("description", 2), ("replay_policy", 2), ("sample_freq", 2), ("mem_storage", 9), ("metadata", 10)];
+const CONSUMER_INERT: &[(&str, u16)] = &[
+    ("description", 2),
+    ("replay_policy", 2),
+    ("sample_freq", 2),
+    ("mem_storage", 9),
+    ("metadata", 10),
+];
 const CONSUMER_UNMODELLED: &[&str] = &[
     "deliver_subject",
     "deliver_group",
@@ -182,7 +187,8 @@ impl StreamConfig {
     /// Reads `body` and completes it as `version` does. Errors: 10025 for bad JSON or, from 2.12, an
     /// unknown field; 10052 for what no server takes or this one does not model.
     pub(crate) fn read(body: &[u8], version: Version) -> Result<Self, ApiError> {
-        let mut config: Self = serde_json::from_slice(body).map_err(|_| ApiError::invalid_json())?;
+        let mut config: Self =
+            serde_json::from_slice(body).map_err(|_| ApiError::invalid_json())?;
         let effects = (STREAM_INERT, STREAM_UNMODELLED);
         config.other = admit_fields(config.other, effects, version)?;
         config.complete();

@@ -338,7 +338,8 @@ impl Consumer {
     }
 
     fn end_no_wait(&mut self, d: &mut Delivery<'_>) {
-        let line = if d.version.no_wait_ends_with_404() { None } else { Some("408 Request Timeout") };
+        let line =
+            if d.version.no_wait_ends_with_404() { None } else { Some("408 Request Timeout") };
         self.waiting.retain(|p| {
             let is_over = p.request.no_wait && p.delivered > 0;
             if is_over {
@@ -663,9 +664,9 @@ impl Consumer {
     fn rewind(&mut self, store: &Store, floor: u64, until: u64, reset_counts: bool) {
         let filters: Vec<String> = self.config.filters().into_iter().map(String::from).collect();
         let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
-        let unacked = store.iter().filter(|(seq, m)| {
-            *seq > floor && *seq <= until && is_wanted(&filters, &m.subject)
-        });
+        let unacked = store
+            .iter()
+            .filter(|(seq, m)| *seq > floor && *seq <= until && is_wanted(&filters, &m.subject));
         let unacked: Vec<u64> = unacked.map(|(seq, _)| seq).collect();
         let regained = store.count_matching(floor + 1, &filters);
         let ahead = store.count_matching(self.floor.stream + 1, &filters);

@@ -250,7 +250,8 @@ impl Store {
             _ => (text, SEC),
         };
         let seconds = digits.parse::<u64>().ok().filter(|n| *n > 0);
-        let seconds = seconds.ok_or_else(|| ApiError::new(400, 10165, "invalid per-message TTL"))?;
+        let seconds =
+            seconds.ok_or_else(|| ApiError::new(400, 10165, "invalid per-message TTL"))?;
         Ok(Some(now.mono + seconds * unit))
     }
 

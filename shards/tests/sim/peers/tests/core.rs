@@ -133,6 +133,20 @@ fn client_that_does_not_read_is_cut_without_an_error_line() {
 }
 
 #[test]
+fn closed_connection_receives_nothing_and_its_subscriptions_are_gone() {
+    let mut lab = Lab::new(Version::V2_10);
+    lab.raw("SUB foo 2\r\n");
+    let gone = lab.conn;
+    lab.server.close(gone);
+    lab.reconnect();
+    assert_ne!(lab.conn, gone);
+    assert_eq!(
+        lab.raw("PUB foo _INBOX.lab.r 1\r\nx\r\n"),
+        "HMSG _INBOX.lab.r 1 16 16|NATS/1.0 503|||"
+    );
+}
+
+#[test]
 fn same_seed_same_bytes() {
     let run = |seed| {
         let mut server = NatsServer::new(NatsOptions::default(), Rng::with_seed(seed));

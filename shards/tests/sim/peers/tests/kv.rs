@@ -61,7 +61,10 @@ fn tombstone_needs_its_own_revision() {
 fn missing_key_is_10037_and_messages_are_not_deletable() {
     let mut lab = Lab::new(Version::V2_10);
     lab.stream(BUCKET);
-    assert_eq!(lab.err_code("STREAM.MSG.GET.KV_leases", r#"{"last_by_subj":"$KV.leases.x"}"#), 10037);
+    assert_eq!(
+        lab.err_code("STREAM.MSG.GET.KV_leases", r#"{"last_by_subj":"$KV.leases.x"}"#),
+        10037
+    );
     cas(&mut lab, "0", "me");
     assert_eq!(lab.err_code("STREAM.MSG.DELETE.KV_leases", r#"{"seq":1}"#), 10057);
 }

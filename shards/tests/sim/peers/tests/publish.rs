@@ -13,9 +13,10 @@ fn lab(version: Version, config: &str) -> Lab {
 
 #[test]
 fn puback_has_a_blank_up_to_2_11_and_none_since() {
-    for (version, expected) in
-        [(Version::V2_10, r#"{"stream":"S", "seq":1}"#), (Version::V2_15, r#"{"stream":"S","seq":1}"#)]
-    {
+    for (version, expected) in [
+        (Version::V2_10, r#"{"stream":"S", "seq":1}"#),
+        (Version::V2_15, r#"{"stream":"S","seq":1}"#),
+    ] {
         let mut lab = lab(version, r#"{"name":"S","subjects":["s.>"]}"#);
         assert_eq!(lab.publish("s.a", &[], "x"), expected);
     }

@@ -20,14 +20,8 @@ fn pull_delivers_in_order_and_counts_down() {
 fn waiting_pull_gets_what_is_published_then() {
     let mut lab = Lab::filled(Version::V2_10, 0, EXPLICIT);
     lab.pull(r#"{"batch":2,"expires":1000000000}"#);
-    assert_eq!(
-        lab.publish("s.1", &[], "x"),
-        "{\"stream\":\"S\", \"seq\":1}\ns.1 d1 s1 c1 p0"
-    );
-    assert_eq!(
-        lab.wait(SEC),
-        "408 Request Timeout Nats-Pending-Messages: 1 Nats-Pending-Bytes: 0"
-    );
+    assert_eq!(lab.publish("s.1", &[], "x"), "{\"stream\":\"S\", \"seq\":1}\ns.1 d1 s1 c1 p0");
+    assert_eq!(lab.wait(SEC), "408 Request Timeout Nats-Pending-Messages: 1 Nats-Pending-Bytes: 0");
 }
 
 #[test]
