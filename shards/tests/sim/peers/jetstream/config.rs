@@ -210,6 +210,9 @@ impl StreamConfig {
             *limit = if *limit == 0 { -1 } else { *limit };
         }
         self.num_replicas = self.num_replicas.max(1);
+        for flag in ["allow_direct", "mirror_direct"] {
+            self.other.entry(flag).or_insert(false.into());
+        }
         if self.duplicate_window == 0 {
             let window = 120 * SEC;
             self.duplicate_window =

@@ -2,6 +2,7 @@
 //! one inbox, and every frame that comes back as one line of text.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod conformance;
 mod core;
 mod crash;
 mod kv;
