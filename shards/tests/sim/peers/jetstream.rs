@@ -6,6 +6,7 @@ pub(crate) mod config;
 pub(crate) mod consumer;
 pub(crate) mod error;
 pub(crate) mod faults;
+pub(crate) mod request;
 pub(crate) mod store;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,9 +15,10 @@ use bytes::Bytes;
 use fastrand::Rng;
 
 use self::config::{Retention, Storage};
-use self::consumer::{Consumer, Delivery, Interest, PullRequest, Verb};
+use self::consumer::{Consumer, Delivery, Interest};
 use self::error::ApiError;
 use self::faults::{CrashLoss, JetStreamFaults};
+use self::request::{PullRequest, Verb};
 use self::store::{Accepted, Store};
 use super::message::{Emit, Publish};
 use super::version::Version;

@@ -9,8 +9,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::config::{AckPolicy, ConsumerConfig, DeliverPolicy, Retention, StreamConfig};
-use super::consumer::{Consumer, Interest, PullRequest};
+use super::consumer::{Consumer, Interest};
 use super::error::ApiError;
+use super::request::PullRequest;
 use super::store::{Store, Stored};
 use super::{JetStream, Stream};
 use crate::peers::delay_up_to;

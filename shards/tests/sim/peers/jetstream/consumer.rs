@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use fastrand::Rng;
-use serde::Deserialize;
 
 use super::config::{AckPolicy, ConsumerConfig, DeliverPolicy};
+use super::request::{Pull, PullRequest, Verb};
 use super::store::{Store, Stored};
 use crate::peers::message::Emit;
 use crate::peers::version::Version;
@@ -35,98 +35,6 @@ pub(crate) struct Delivery<'a> {
     pub(crate) redeliver_early: Chance,
     pub(crate) rng: &'a mut Rng,
     pub(crate) out: &'a mut VecDeque<Emit>,
-}
-
-/// Body of `CONSUMER.MSG.NEXT`. Not strict: unknown fields pass on all versions.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct PullRequest {
-    batch: i64,
-    expires: u64,
-    no_wait: bool,
-    idle_heartbeat: u64,
-    max_bytes: u64,
-}
-
-impl PullRequest {
-    /// Empty body: one message; a bare integer: a batch; else JSON.
-    pub(crate) fn read(body: &[u8]) -> Option<Self> {
-        if body.is_empty() {
-            return Some(Self { batch: 1, ..Self::default() });
-        }
-        let text = std::str::from_utf8(body).ok()?;
-        match text.trim().parse::<i64>() {
-            Ok(batch) => Some(Self { batch, ..Self::default() }),
-            Err(_) => serde_json::from_str(text).ok(),
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Pull {
-    inbox: Bytes,
-    remaining: i64,
-    bytes_left: u64,
-    delivered: u64,
-    expires: Option<u64>,
-    heartbeat: u64,
-    heartbeat_at: u64,
-    request: PullRequest,
-}
-
-impl Pull {
-    fn status(&self, line: &str) -> Emit {
-        let messages = u64::try_from(self.remaining).unwrap_or(0);
-        let fields = [("Nats-Pending-Messages", messages), ("Nats-Pending-Bytes", self.bytes_left)];
-        Emit::status(&self.inbox, line, &fields)
-    }
-}
-
-/// What a client said about a delivered message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verb {
-    Ack,
-    /// Redeliver, after this many nanoseconds.
-    Nak(u64),
-    InProgress,
-    Terminate,
-    /// Ack, and a pull with this body.
-    Next(Bytes),
-    /// Not understood; still answered if a reply is set.
-    Ignored,
-}
-
-impl Verb {
-    /// Reads an ack payload. 2.9 does not know `+TERM <reason>`.
-    pub(crate) fn read(payload: &Bytes, version: Version) -> Self {
-        match payload.as_ref() {
-            b"" | b"+ACK" => Self::Ack,
-            b"-NAK" => Self::Nak(0),
-            b"+WPI" => Self::InProgress,
-            b"+TERM" => Self::Terminate,
-            p if p.starts_with(b"-NAK ") => nak_delay(&p[5..]).map_or(Self::Ignored, Self::Nak),
-            p if p.starts_with(b"+TERM ") && version >= Version(2, 10, 4) => Self::Terminate,
-            p if p == b"+NXT" => Self::Next(Bytes::new()),
-            p if p.starts_with(b"+NXT ") => Self::Next(payload.slice(5..)),
-            _ => Self::Ignored,
-        }
-    }
-}
-
-fn nak_delay(text: &[u8]) -> Option<u64> {
-    #[derive(Deserialize)]
-    struct Delay {
-        delay: u64,
-    }
-    if let Ok(json) = serde_json::from_slice::<Delay>(text) {
-        return Some(json.delay);
-    }
-    let text = std::str::from_utf8(text).ok()?.trim();
-    let (digits, unit) = match text.strip_suffix("ms") {
-        Some(digits) => (digits, 1e6),
-        None => (text.strip_suffix('s')?, 1e9),
-    };
-    digits.parse::<f64>().ok().map(|n| (n * unit) as u64)
 }
 
 /// One consumer.
