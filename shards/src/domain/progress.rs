@@ -204,7 +204,9 @@ mod tests {
     fn only_what_waited_long_is_extended() {
         let mut progress = Progress::default();
         progress.restart(0);
-        [10, 20, 30].map(|seq| admit(&mut progress, seq));
+        for seq in [10, 20, 30] {
+            admit(&mut progress, seq);
+        }
         let mut extended = Vec::new();
         progress.extend_held(25, 100, |ack| extended.push(ack.clone()));
         assert_eq!(extended, ["10", "20"]);
