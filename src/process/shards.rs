@@ -117,7 +117,7 @@ fn cdc_settings(plan: &Plan) -> Result<CdcSettings, String> {
             Some(cdc.stream_bytes_max),
             DUPLICATE_WINDOW,
         ),
-        extend_stream: false,
+        extend_stream: cdc.extend_stream,
         consumer: cdc.consumer.clone(),
         partitions: cdc.partitions,
         ack: match cdc.ack_policy {
@@ -146,6 +146,7 @@ fn cdc_settings(plan: &Plan) -> Result<CdcSettings, String> {
         dedup_window: count(cdc.dedup_lru),
         dedup_required: cdc.dedup_required,
         legacy_dedup: cdc.legacy_dedup,
+        count_unhandled: plan.metrics.unhandled_fields,
         dlq_stream: stream(
             &cdc.dlq_stream,
             vec![format!("{}.>", cdc.dlq_subject)],

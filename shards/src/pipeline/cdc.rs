@@ -18,7 +18,7 @@ use super::setup::Facts;
 use super::tenant::{Books, NONE, TenantTable};
 use crate::clock::{MS, Now, SEC};
 use crate::domain::cdc::{
-    self, ChangeSpans, DLQ_COMPANY_UNKNOWN, DeadLetter, ErrorType, EVENT_TIME_BYTES, Reason,
+    self, ChangeSpans, DLQ_COMPANY_UNKNOWN, DeadLetter, EVENT_TIME_BYTES, ErrorType, Reason,
     Rejection, Sink, Table, TableLabel, Verdict,
 };
 use crate::domain::window::{IdHash, Window};
@@ -138,18 +138,18 @@ impl Stage {
     pub(super) fn admit(&mut self, parcel: Parcel, quarantined: bool, cx: &mut Cx<'_>) {
         cx.figures.pulled.inc();
         self.open += 1;
-        let hint = cdc::company_hint(parcel.msg.subject()).filter(|hint| cdc::is_company(hint));
+        let hint = cdc::company_hint(parcel.subject()).filter(|hint| cdc::is_company(hint));
         if quarantined {
             let company = hint.map(|hint| String::from_utf8_lossy(hint).into());
             let detail = "cdc: handling this event made the process panic twice".to_owned();
             return self.bury(parcel, Grave { reason: REASON_PANIC, detail, company }, cx);
         }
-        match cdc::transform(&cx.settings.cdc.rules, parcel.msg.subject(), parcel.msg.payload()) {
+        match cdc::transform(&cx.settings.cdc.rules, parcel.subject(), parcel.msg.payload()) {
             Verdict::Forward(spans) if self.is_wanted(&parcel, &spans, cx) => {
                 self.forward(parcel, spans, cx);
             }
             Verdict::Forward(spans) => {
-                let change = spans.bind(parcel.msg.subject(), parcel.msg.payload());
+                let change = spans.bind(parcel.subject(), parcel.msg.payload());
                 let (tenant, table) = (self.tenants.place(change.company()), change.table());
                 self.tenants.get(tenant).books.pulled += 1;
                 self.settle(&parcel, tenant, Some(table as usize), Outcome::Filtered, cx);
@@ -177,18 +177,27 @@ impl Stage {
 
     fn is_wanted(&self, parcel: &Parcel, spans: &ChangeSpans, cx: &Cx<'_>) -> bool {
         let wanted = &cx.settings.cdc.companies;
-        let company = || spans.bind(parcel.msg.subject(), parcel.msg.payload()).company();
+        let company = || spans.bind(parcel.subject(), parcel.msg.payload()).company();
         wanted.is_empty() || wanted.iter().any(|name| name.as_bytes() == company())
     }
 
     fn forward(&mut self, parcel: Parcel, spans: ChangeSpans, cx: &mut Cx<'_>) {
-        let change = spans.bind(parcel.msg.subject(), parcel.msg.payload());
+        let change = spans.bind(parcel.subject(), parcel.msg.payload());
         let tenant = self.tenants.place(change.company());
         self.tenants.get(tenant).books.pulled += 1;
         self.scratch.clear();
         change.write_dedup_key(&mut self.scratch);
         let hash = self.hash(&self.scratch);
         let table = change.table() as usize;
+        if cx.settings.cdc.count_unhandled {
+            change.for_each_unhandled(|column| {
+                self.header.clear();
+                self.header.put(change.table().as_str().as_bytes());
+                self.header.put(b".");
+                self.header.put(column);
+                let _no_room = cx.figures.unhandled.inc(&self.header);
+            });
+        }
         if self.window.contains(hash, seconds(cx.now)) {
             cx.figures.tables[table].dedup[0].inc();
             return self.settle(&parcel, tenant, Some(table), Outcome::Duplicate, cx);
@@ -340,7 +349,7 @@ impl Stage {
         self.refresh_event_time(cx.now);
         let flight = self.flights.at(name.slot);
         let Some(spans) = &flight.spans else { return false };
-        let change = spans.bind(flight.parcel.msg.subject(), flight.parcel.msg.payload());
+        let change = spans.bind(flight.parcel.subject(), flight.parcel.msg.payload());
         let (prefix_text, header) = (&cx.settings.cdc.output_prefixes[prefix], &mut self.header);
         header.clear();
         header.put(b"NATS/1.0\r\nNats-Msg-Id: ");
@@ -386,8 +395,16 @@ impl Stage {
     }
 
     /// A publish was answered, or (`None`) not in time.
-    pub(super) fn on_puback(&mut self, name: FlightRef, prefix: u8, ack: Option<&Msg>, cx: &mut Cx<'_>) {
-        let Some(flight) = self.flights.get(name).filter(|f| f.state == State::Sent) else { return };
+    pub(super) fn on_puback(
+        &mut self,
+        name: FlightRef,
+        prefix: u8,
+        ack: Option<&Msg>,
+        cx: &mut Cx<'_>,
+    ) {
+        let Some(flight) = self.flights.get(name).filter(|f| f.state == State::Sent) else {
+            return;
+        };
         crate::fault::point("before_ack");
         let (slot, tenant, table) = (name.slot, flight.tenant, table_of(flight));
         flight.acks_open -= 1;
@@ -527,7 +544,8 @@ impl Stage {
         // The stream had it before our first attempt: an earlier life of ours published it.
         let known = flight.duplicate && flight.attempts == 1 && flight.rebirths == 0;
         let outcome = if known { Outcome::Duplicate } else { Outcome::Committed };
-        cx.figures.processing.record(cx.now.mono.saturating_sub(flight.parcel.received));
+        let table = &cx.figures.tables[table_of(flight)];
+        table.processing.record(cx.now.mono.saturating_sub(flight.parcel.received));
         let hash = flight.hash;
         self.window.insert(hash, seconds(cx.now));
         self.flying.remove(&hash);
@@ -551,7 +569,7 @@ impl Stage {
                 let msg = &flight.parcel.msg;
                 self.header.clear();
                 self.header.put(b"dedup:");
-                spans.bind(msg.subject(), msg.payload()).write_event_id(&mut self.header);
+                spans.bind(flight.parcel.subject(), msg.payload()).write_event_id(&mut self.header);
                 cx.redis.legacy(cx.now, name, &self.header, &self.done_ttl);
             }
         }
@@ -742,7 +760,7 @@ impl Stage {
         let message_id = parcel.msg.header(b"Nats-Msg-Id").map(text);
         let (stream, labels) = (&cx.settings.cdc.stream, reason_labels());
         let letter = DeadLetter {
-            source_subject: parcel.msg.subject(),
+            source_subject: parcel.subject(),
             company: grave.company.as_deref(),
             body: parcel.msg.payload(),
             error_type: ErrorType::Fatal,
@@ -784,7 +802,9 @@ impl Stage {
 
     /// The dead letter was stored, or not.
     pub(super) fn on_buried(&mut self, name: FlightRef, ack: Option<&Msg>, cx: &mut Cx<'_>) {
-        let Some(flight) = self.flights.get(name).filter(|f| f.state == State::Dead) else { return };
+        let Some(flight) = self.flights.get(name).filter(|f| f.state == State::Dead) else {
+            return;
+        };
         if !matches!(ack.map(read_puback), Some(Ok(_))) {
             // There is nowhere else to put it: hold the ack floor and try for ever.
             cx.figures.publish_errors.inc();
@@ -844,7 +864,7 @@ impl Stage {
         let Some(spans) = &flight.spans else { return false };
         self.scratch.clear();
         let msg = &flight.parcel.msg;
-        spans.bind(msg.subject(), msg.payload()).write_dedup_key(&mut self.scratch);
+        spans.bind(flight.parcel.subject(), msg.payload()).write_dedup_key(&mut self.scratch);
         true
     }
 
@@ -889,10 +909,7 @@ fn read_puback(msg: &Msg) -> Result<PubAck<'_>, (ErrorClass, String)> {
 
 // Twins hold no place in `flying`: it is that of the event ahead of them.
 fn flight_owns_hash(state: State) -> bool {
-    matches!(
-        state,
-        State::Claiming | State::Waiting | State::Sent | State::Acked | State::Failed
-    )
+    matches!(state, State::Claiming | State::Waiting | State::Sent | State::Acked | State::Failed)
 }
 
 fn table_of(flight: &Flight) -> usize {
