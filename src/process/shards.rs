@@ -17,8 +17,8 @@ use ::shards::wire::nats::conn::ConnSettings;
 use crate::config::plan::{AckPolicy, CdcPlan, Envelope, Plan, Secret, ServerAddress, Stage};
 use crate::tls;
 
-/// Backoff between attempts to connect: reference nats-jetstream.md section 1.7.
-const BACKOFF: (u64, u64) = (50 * MS, 4_000 * MS);
+/// Backoff between attempts to connect. The cap is what keeps the resumption after an outage below 2 s.
+const BACKOFF: (u64, u64) = (50 * MS, 1_000 * MS);
 /// Companies whose state a shard keeps at once.
 const COMPANIES_MAX: u32 = 200_000;
 /// Dead letters of the server's own duplicate window and age: contract ingest.md section 1.2.

@@ -23,6 +23,9 @@ pub(super) const SID_REQUESTS: u64 = 2;
 /// Subscriptions of the readers' pulls begin here.
 pub(super) const SID_READERS: u64 = 16;
 
+/// Delay before bad credentials are tried again.
+const AUTH_RETRY: u64 = 4 * crate::clock::SEC;
+
 /// A flight of the stage, named so that a stale name is noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FlightRef {
@@ -163,7 +166,7 @@ impl Bus {
         self.requests.clear();
         let mut delay = self.backoff.next_delay(rng);
         if auth {
-            delay = self.settings.backoff.1; // Hammering a server with bad credentials helps nobody.
+            delay = AUTH_RETRY; // Hammering a server with bad credentials helps nobody.
         }
         if was_ready {
             delay = rng.u64(0..=self.settings.backoff.0); // First attempt at once, but not in step.
