@@ -7,9 +7,13 @@ use serde_json::{Value, json};
 
 use crate::change::{agent, contact, message};
 use crate::daisi::{Daisi, READY_MAX};
-use crate::world::{OUTPUT, SOON, SOURCE, Server, World, put_one};
+use crate::world::{OUTPUT, SOON, SOURCE, Server, World, eventually, put_one};
 
-on_each_server!(the_updates_of_one_row_come_out_in_their_order);
+on_each_server!(
+    the_updates_of_one_row_come_out_in_their_order,
+    events_behind_a_refused_one_are_repeated_behind_it,
+    a_late_copy_behind_newer_events_goes_out_no_second_time,
+);
 
 on_the_installed_server!(
     numbers_keys_and_spaces_of_a_row_are_unchanged,
@@ -150,4 +154,55 @@ fn an_event_behind_redis_memory_is_dropped_by_the_stream(server: Server) {
     let metrics = daisi.settled(2, SOON);
     assert_eq!((world.count(SOURCE), world.count(OUTPUT)), (2, 1));
     assert_eq!(metrics.events("messages", "duplicate"), 1);
+}
+
+/// The fence (DESIGN.md promise 3): the stream refuses an event and takes the one behind it. When the first
+/// gets in, the second lies before it, so it is repeated: who reads on sees the newest state last.
+fn events_behind_a_refused_one_are_repeated_behind_it(server: Server) {
+    let world = World::new(server);
+    let stream = |max: i64| {
+        json!({"name": OUTPUT, "subjects": ["wa.>"], "retention": "limits", "storage": "file",
+            "discard": "new", "discard_new_per_subject": max > 0, "max_msgs_per_subject": max,
+            "num_replicas": 1, "duplicate_window": 120_000_000_000_u64})
+    };
+    world.client().jetstream(&format!("STREAM.CREATE.{OUTPUT}"), &stream(1)).unwrap();
+    let daisi = Daisi::spawn(&world, &[("cdc.retry_attempts", "100")]);
+    daisi.ready(READY_MAX);
+    let on = |chat: &str, id: &str, lsn| message("ACME", id, lsn).column("chat_id", json!(chat));
+    world.put(&[on("chat-1", "M1", 1)]);
+    daisi.settled(1, SOON);
+    // One write, so that the second is on its way before the first's refusal comes.
+    let mut client = world.client();
+    for change in [on("chat-1", "M2", 2), on("chat-2", "M3", 3)] {
+        let (subject, body) = change.sent();
+        client.publish(&subject, None, &body).unwrap();
+    }
+    client.barrier().unwrap();
+    eventually("the second is in", SOON, || world.count(OUTPUT) == 2);
+    assert_eq!(daisi.metrics().result("processed"), 1, "it does not count before the first");
+    world.client().jetstream(&format!("STREAM.UPDATE.{OUTPUT}"), &stream(-1)).unwrap();
+    daisi.settled(3, SOON);
+    let letters = world.read(OUTPUT);
+    let ids: Vec<Value> = letters.iter().map(|l| l.json()["message_id"].clone()).collect();
+    assert_eq!(ids, ["M1", "M3", "M2", "M3"]);
+    assert!(letters[3].header("Nats-Msg-Id").unwrap().ends_with(";r1"));
+}
+
+/// A source that sends an event again long after, when a crash has cost its mark in Redis: the stream knows
+/// it, and its first copy lies where it belongs.
+fn a_late_copy_behind_newer_events_goes_out_no_second_time(server: Server) {
+    let world = World::new(server);
+    let daisi = Daisi::spawn(&world, &[("cdc.dedup_lru", "0")]);
+    daisi.ready(READY_MAX);
+    let old = [message("ACME", "M1", 1), message("ACME", "M2", 2)];
+    world.put(&old);
+    daisi.settled(2, SOON);
+    assert_eq!(crate::world::ask_redis(&world, "FLUSHALL"), "+OK");
+    let [first, second] = old;
+    world.put(&[message("ACME", "M3", 3), first, second, message("ACME", "M4", 4)]);
+    let metrics = daisi.settled(6, SOON);
+    let ids: Vec<Value> =
+        world.read(OUTPUT).iter().map(|l| l.json()["message_id"].clone()).collect();
+    assert_eq!(ids, ["M1", "M2", "M3", "M4"]);
+    assert_eq!(metrics.events("messages", "duplicate"), 2);
 }
