@@ -504,6 +504,10 @@ impl Stage {
                 State::Waiting if self.tenants.get(tenant).fenced => {
                     return self.lower_fence(tenant, cx);
                 }
+                // The stream takes events again: the next that it had refused need not wait its delay.
+                State::Failed if self.tenants.get(tenant).failures == 0 => {
+                    return self.send(head, cx);
+                }
                 State::Waiting | State::Claiming | State::Sent | State::Failed | State::Marking => {
                     return;
                 }
