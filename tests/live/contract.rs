@@ -80,7 +80,7 @@ fn an_insert_comes_out_with_its_columns_and_moves_its_counters(server: Server) {
 fn an_event_that_comes_twice_goes_out_once(server: Server) {
     let world = World::new(server);
     // Without a memory of its own, so that it is Redis that remembers.
-    let daisi = Daisi::spawn(&world, &[("cdc.dedup_lru", "0")]);
+    let mut daisi = Daisi::spawn(&world, &[("cdc.dedup_lru", "0")]);
     daisi.ready(READY_MAX);
     let change = message("ACME", "M1", 77);
     world.put(&[change.clone()]);
@@ -96,7 +96,7 @@ fn an_event_that_comes_twice_goes_out_once(server: Server) {
     let published = [("table", "messages"), ("status", "success")];
     assert_eq!(metrics.sum("cdc_consumer_events_published_total", &published), 1);
     // An event of the same id in the next process is still known.
-    drop(daisi);
+    daisi.term(SOON);
     let next = Daisi::spawn(&world, &[]);
     next.ready(READY_MAX);
     world.put(&[message("ACME", "M1", 77)]);

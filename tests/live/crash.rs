@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::daisi::{Daisi, READY_MAX};
 use crate::traffic::{Traffic, mixed};
-use crate::world::{SOON, Server, World, eventually, say};
+use crate::world::{SHORT_LEASE, SOON, Server, World, eventually, say};
 
 on_the_installed_server!(
     daisi_killed_at_random_loses_and_doubles_nothing,
@@ -36,13 +36,13 @@ fn dice(salt: u64) -> fastrand::Rng {
 fn daisi_killed_at_random_loses_and_doubles_nothing(server: Server) {
     let world = World::new(server);
     let mut rng = dice(1);
-    let mut daisi = Daisi::spawn(&world, &[]);
+    let mut daisi = Daisi::spawn(&world, &[SHORT_LEASE]);
     daisi.ready(READY_MAX);
     let traffic = Traffic::start(&world, mixed(30), COUNT, RATE, DRAIN);
     for _ in 0..ROUNDS {
         sleep(Duration::from_millis(rng.u64(200..1_200)));
         daisi.kill9();
-        daisi = Daisi::spawn(&world, &[]);
+        daisi = Daisi::spawn(&world, &[SHORT_LEASE]);
         // Its predecessor's lease must run out first.
         eventually("it reads", READY_MAX, || daisi.is_reading());
     }
@@ -53,7 +53,7 @@ fn daisi_killed_at_random_loses_and_doubles_nothing(server: Server) {
 fn nats_killed_at_random_loses_and_doubles_nothing(server: Server) {
     let mut world = World::new(server);
     let mut rng = dice(2);
-    let daisi = Daisi::spawn(&world, &[]);
+    let daisi = Daisi::spawn(&world, &[SHORT_LEASE]);
     daisi.ready(READY_MAX);
     let traffic = Traffic::start(&world, mixed(31), COUNT, RATE, DRAIN);
     for _ in 0..ROUNDS {
@@ -72,7 +72,7 @@ fn nats_killed_at_random_loses_and_doubles_nothing(server: Server) {
 fn redis_killed_at_random_loses_and_doubles_nothing(server: Server) {
     let mut world = World::new(server);
     let mut rng = dice(3);
-    let daisi = Daisi::spawn(&world, &[]);
+    let daisi = Daisi::spawn(&world, &[SHORT_LEASE]);
     daisi.ready(READY_MAX);
     let traffic = Traffic::start(&world, mixed(32), COUNT, RATE, DRAIN);
     for _ in 0..ROUNDS {
@@ -115,11 +115,11 @@ fn crash_at(server: Server, point: &str) {
     let traffic = Traffic::start(&world, mixed(33), 3_000, 0.0, DRAIN);
     for passages in [1, 77, 400] {
         let fault = format!("{point}:{passages}");
-        let mut daisi = Daisi::spawn_with(&world, &[], &[("DAISI_FAULT", &fault)]);
+        let mut daisi = Daisi::spawn_with(&world, &[SHORT_LEASE], &[("DAISI_FAULT", &fault)]);
         let status = daisi.exit(READY_MAX);
         assert!(!status.success(), "{fault}: {status}");
     }
-    let daisi = Daisi::spawn(&world, &[]);
+    let daisi = Daisi::spawn(&world, &[SHORT_LEASE]);
     traffic.clean();
     balanced(&daisi);
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::daisi::{Daisi, READY_MAX};
 use crate::traffic::{Traffic, mixed};
-use crate::world::{OUTPUT, Server, World, eventually, say};
+use crate::world::{OUTPUT, SHORT_LEASE, Server, World, eventually, say};
 
 on_each_server!(a_clean_stop_under_load_leaves_nothing_behind);
 
@@ -50,7 +50,8 @@ fn lease_of(world: &World) -> Option<String> {
 
 fn a_stop_without_servers_ends_by_its_deadline(server: Server) {
     let mut world = World::new(server);
-    let mut daisi = Daisi::spawn(&world, &[("control.drain_deadline", "2s")]);
+    let sets = [("control.drain_deadline", "2s"), SHORT_LEASE];
+    let mut daisi = Daisi::spawn(&world, &sets);
     daisi.ready(READY_MAX);
     let traffic = Traffic::start(&world, mixed(21), 1_000, 1_000.0, Duration::from_secs(30));
     sleep(Duration::from_millis(300));

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use loadtest::generate::Profile;
 use serde_json::{Value, json};
 
-use crate::change::message;
 use crate::daisi::{Daisi, READY_MAX};
 use crate::traffic::{Traffic, mixed};
 use crate::world::{OUTPUT, SOON, Server, World, eventually, say};
@@ -81,7 +80,12 @@ fn outage(server: Server, absent: Absent) {
     ));
     traffic.clean();
     daisi.ready(SOON);
-    // A lost connection gives events back to the stream; those are read again, so the count may differ.
+    balanced(&daisi);
+}
+
+// A lost connection gives events back to the stream, to be read again, so their number is not told here.
+#[track_caller]
+fn balanced(daisi: &Daisi) {
     eventually("the books balance", SOON, || {
         let metrics = daisi.metrics();
         metrics.in_flight() == 0 && metrics.residual() == 0.0
@@ -145,9 +149,9 @@ fn a_full_output_stream_holds_events_back_until_there_is_room(server: Server) {
     sleep(Duration::from_secs(1));
     assert_eq!(daisi.metrics().result("dead_lettered"), 0, "the stream's trouble, not the events'");
     call(&format!("STREAM.UPDATE.{OUTPUT}"), &stream(-1));
+    let freed = Instant::now();
+    eventually("all are in", RESUME_MAX, || world.count(OUTPUT) >= 1_000);
+    say(&format!("full stream on {server:?}: all in {:.2?} after it was freed", freed.elapsed()));
     traffic.clean();
-    let metrics = daisi.settled(1_000, SOON);
-    assert_eq!(metrics.result("processed") + metrics.result("duplicate"), 1_000);
-    world.put(&[message("ACME", "after", 1)]);
-    daisi.settled(1_001, SOON);
+    balanced(&daisi);
 }

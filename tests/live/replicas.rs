@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::daisi::{Daisi, READY_MAX};
 use crate::traffic::{Traffic, mixed};
-use crate::world::{OUTPUT, SOON, Server, World, eventually, say};
+use crate::world::{OUTPUT, SHORT_LEASE, SOON, Server, World, eventually, say};
 
 on_each_server!(the_standby_takes_over_when_the_first_is_killed);
 
@@ -24,10 +24,10 @@ const DRAIN: Duration = Duration::from_secs(30);
 
 /// First and standby, both ready, traffic flowing through the first.
 fn pair(world: &World, seed: u64) -> (Daisi, Daisi, Traffic) {
-    let first = Daisi::spawn(world, &[]);
+    let first = Daisi::spawn(world, &[SHORT_LEASE]);
     first.ready(READY_MAX);
     eventually("the first reads", SOON, || first.is_reading());
-    let second = Daisi::spawn(world, &[]);
+    let second = Daisi::spawn(world, &[SHORT_LEASE]);
     second.ready(READY_MAX);
     let traffic = Traffic::start(world, mixed(seed), COUNT, RATE, DRAIN);
     eventually("traffic flows", SOON, || world.count(OUTPUT) > 300);

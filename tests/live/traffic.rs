@@ -29,10 +29,6 @@ impl Traffic {
         Self(thread.expect("a thread"))
     }
 
-    /// Whether it is over.
-    pub fn is_finished(&self) -> bool {
-        self.0.is_finished()
-    }
 
     /// Waits for its end.
     #[track_caller]

@@ -33,6 +33,9 @@ const WORLDS_MAX: usize = 2;
 /// No test may take longer, waiting for its turn not counted.
 const TEST_MAX: Duration = Duration::from_secs(120);
 
+/// The shortest lease: where a daisi is killed and another is to go on.
+pub const SHORT_LEASE: (&str, &str) = ("lease.ttl", "3s");
+
 /// Which nats-server a claim is held on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Server {
@@ -145,8 +148,6 @@ pub struct Letter {
     pub subject: String,
     /// Its payload.
     pub body: Vec<u8>,
-    /// Its place in the stream.
-    pub seq: u64,
     message: Msg,
 }
 
@@ -182,14 +183,13 @@ impl World {
         Self { stack, login: String::new(), folders: AtomicU32::new(0) }
     }
 
-    /// Settings of every daisi of this world: servers, a free port, short lease and waits.
+    /// Settings of every daisi of this world: servers, a free port, one shard, small streams.
     pub fn settings(&self) -> Vec<(String, String)> {
         let fixed = [
             ("nats.servers", self.stack.nats.url()),
             ("redis.url", self.stack.redis.url()),
             ("control.listen", "127.0.0.1:0".to_owned()),
             ("shards", "1".to_owned()),
-            ("lease.ttl", "3s".to_owned()),
             ("cdc.stream_max_bytes", "1GiB".to_owned()),
             ("cdc.output_max_bytes", "1GiB".to_owned()),
         ];
@@ -234,7 +234,6 @@ impl World {
             letters.push(Letter {
                 subject: String::from_utf8_lossy(stored.message.subject()).into_owned(),
                 body: stored.message.payload().to_vec(),
-                seq: stored.seq,
                 message: stored.message.clone(),
             });
             ControlFlow::Continue(())
