@@ -5,8 +5,8 @@
 //! The fence. Publishes are pipelined. When one fails, nothing new of its company is sent; the failed
 //! one is sent again; and an event behind it that the stream took meanwhile lies before it there, so it
 //! is sent again under a new id (`;r1`). How that is noticed needs no memory of the failure: in one
-//! reading the output sequences of a company must rise, and a PubAck that says `duplicate` with a lower
-//! one names a misplaced copy. So it holds after a crash as well.
+//! reading the output sequences of a company must rise, and a PubAck with a lower one names a misplaced
+//! copy, also one of an earlier life. Unless it says `duplicate` of an older change: that one came twice.
 
 use super::bus::{AckFor, Bus, FlightRef};
 use super::effect::Effect;
@@ -521,6 +521,10 @@ impl Stage {
                 State::Waiting if self.tenants.get(tenant).fenced => {
                     return self.lower_fence(tenant, cx);
                 }
+                // The stream takes events again: the next that it had refused need not wait its delay.
+                State::Failed if self.tenants.get(tenant).failures == 0 => {
+                    return self.send(head, cx);
+                }
                 State::Waiting | State::Claiming | State::Sent | State::Failed | State::Marking => {
                     return;
                 }
@@ -532,14 +536,24 @@ impl Stage {
     fn count_in(&mut self, slot: u32, tenant_place: u32, cx: &mut Cx<'_>) -> bool {
         let tenant = self.tenants.get(tenant_place);
         let flight = self.flights.at(slot);
-        if flight.duplicate && flight.seq < tenant.seq_last {
+        let position = position_of(flight);
+        let is_behind = flight.seq < tenant.seq_last;
+        // Taken while the one before it was refused: our own first copy, or one of an earlier life. A copy
+        // of an older change is not misplaced: the source sent it again, and it lies where it belongs.
+        let is_misplaced = match flight.duplicate {
+            true => position >= tenant.position_last,
+            false => flight.rebirths == 0,
+        };
+        if is_behind && is_misplaced {
             tenant.fenced = true;
             flight.rebirths = flight.rebirths.saturating_add(1);
             cx.figures.reordered.inc();
             self.send(slot, cx);
             return false;
         }
-        tenant.seq_last = flight.seq;
+        if !(is_behind && flight.duplicate) {
+            (tenant.seq_last, tenant.position_last) = (flight.seq, position);
+        }
         tenant.failures = 0;
         // The stream had it before our first attempt: an earlier life of ours published it.
         let known = flight.duplicate && flight.attempts == 1 && flight.rebirths == 0;
@@ -650,7 +664,8 @@ impl Stage {
             if last != NONE {
                 self.flights.at(last).next = NONE;
             }
-            (tenant.head, tenant.tail, tenant.seq_last) = (kept, last, 0);
+            (tenant.head, tenant.tail) = (kept, last);
+            (tenant.seq_last, tenant.position_last) = (0, (0, 0));
             if kept == NONE {
                 (tenant.fenced, tenant.failures) = (false, 0);
             }
@@ -910,6 +925,14 @@ fn read_puback(msg: &Msg) -> Result<PubAck<'_>, (ErrorClass, String)> {
 // Twins hold no place in `flying`: it is that of the event ahead of them.
 fn flight_owns_hash(state: State) -> bool {
     matches!(state, State::Claiming | State::Waiting | State::Sent | State::Acked | State::Failed)
+}
+
+// LSN and index within the transaction: what orders the changes of a company's source.
+fn position_of(flight: &Flight) -> (u64, u64) {
+    let msg = &flight.parcel.msg;
+    let Some(spans) = &flight.spans else { return (0, 0) };
+    let change = spans.bind(msg.subject(), msg.payload());
+    (change.lsn(), change.index().unwrap_or(0))
 }
 
 fn table_of(flight: &Flight) -> usize {
