@@ -75,11 +75,6 @@ impl Pipe {
     pub(crate) fn is_over(&self) -> bool {
         self.closed && self.pieces.is_empty()
     }
-
-    /// Whether nothing is under way.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.pieces.is_empty()
-    }
 }
 
 /// A connection as the pipeline's side sees it.

@@ -31,6 +31,8 @@ const SETTLE_MAX: u64 = 90 * SEC;
 const DRAIN_MAX: u64 = 20 * SEC;
 /// Longest interval between ticks of a shard to which nothing happens.
 const TICK_IDLE_MAX: u64 = 8 * TICK;
+/// A run of a few hundred events takes tens of thousands of steps; one of so many runs in circles.
+const STEPS_MAX: u64 = 500_000;
 /// Steps of a failing run that are shown.
 const TRACE_MAX: usize = 80;
 
@@ -147,6 +149,9 @@ impl World {
     pub(crate) fn run(&mut self) -> Result<Report, Broken> {
         while !self.is_over()? {
             self.step()?;
+            if self.steps > STEPS_MAX {
+                return broken(Promise::Progress, "runs in circles: ".to_owned() + &self.why_unsettled());
+            }
         }
         self.oracle.look_back(self.plan.companies)?;
         for replica in 0..self.replicas.len() {
