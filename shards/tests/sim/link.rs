@@ -22,6 +22,7 @@ pub(crate) struct Pipe {
     pieces: VecDeque<(u64, Bytes)>,
     last_at: u64,
     closed: bool,
+    ended: bool,
 }
 
 impl Pipe {
@@ -53,7 +54,7 @@ impl Pipe {
     pub(crate) fn due(&self) -> Option<u64> {
         match self.pieces.front() {
             Some((at, _)) => Some(*at),
-            None => self.closed.then_some(self.last_at),
+            None => (self.closed && !self.ended).then_some(self.last_at),
         }
     }
 
@@ -71,9 +72,11 @@ impl Pipe {
         self.closed = true;
     }
 
-    /// Whether everything has arrived and nothing more comes.
-    pub(crate) fn is_over(&self) -> bool {
-        self.closed && self.pieces.is_empty()
+    /// True once: everything has arrived and nothing more comes.
+    pub(crate) fn ends(&mut self) -> bool {
+        let ends = self.closed && self.pieces.is_empty() && !self.ended;
+        self.ended |= ends;
+        ends
     }
 }
 

@@ -45,6 +45,11 @@ impl Plan {
     pub(crate) fn draw(seed: u64, rng: &mut Rng) -> Self {
         let shards = rng.u16(1..=3);
         let calm = rng.u8(..8) == 0;
+        let workqueue = rng.u8(..5) == 0;
+        let mut settings = draw_settings(shards, rng);
+        if workqueue && settings.cdc.ack == AckChoice::All {
+            settings.cdc.ack = AckChoice::Auto; // The server refuses what the operator asked for.
+        }
         Self {
             seed,
             replicas: rng.usize(1..=2),
@@ -52,7 +57,7 @@ impl Plan {
             events: one_of(rng, &[30, 60, 100, 150, 250]),
             gap_max: one_of(rng, &[100_000, MS, 5 * MS, 20 * MS]),
             version: one_of(rng, &[Version::V2_9, Version::V2_10, Version::V2_15]),
-            workqueue: rng.u8(..5) == 0,
+            workqueue,
             net: Net {
                 latency_max: one_of(rng, &[200_000, 2 * MS, 10 * MS]),
                 split: Chance(one_of(rng, &[0.0, 0.05, 0.5])),
@@ -60,7 +65,7 @@ impl Plan {
             faults: if calm { 0 } else { rng.usize(1..=6) },
             ends_with_drain: rng.bool(),
             busy_max: one_of(rng, &[50_000, 500_000, 3 * MS]),
-            settings: settings(shards, rng),
+            settings,
         }
     }
 }
@@ -69,7 +74,7 @@ pub(crate) fn one_of<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
     choices[rng.usize(..choices.len())]
 }
 
-fn settings(shards: u16, rng: &mut Rng) -> Settings {
+fn draw_settings(shards: u16, rng: &mut Rng) -> Settings {
     let backoff = (50 * MS, 500 * MS);
     let conn = ConnSettings {
         name: "sim".into(),

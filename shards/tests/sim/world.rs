@@ -34,7 +34,7 @@ const TICK_IDLE_MAX: u64 = 8 * TICK;
 /// A run of a few hundred events takes tens of thousands of steps; one of so many runs in circles.
 const STEPS_MAX: u64 = 500_000;
 /// Steps of a failing run that are shown.
-const TRACE_MAX: usize = 80;
+const TRACE_MAX: u64 = 80;
 
 /// What a run came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,13 +97,14 @@ pub(crate) struct World {
     calm_at: Option<u64>,
     oracle: Oracle,
     trace: Option<VecDeque<String>>,
+    trace_max: usize,
     steps: u64,
 }
 
 macro_rules! note {
     ($world:expr, $($text:tt)*) => {
         if let Some(trace) = &mut $world.trace {
-            if trace.len() == TRACE_MAX { trace.pop_front(); }
+            if trace.len() >= $world.trace_max { trace.pop_front(); }
             let at = $world.now.mono as f64 / MS as f64;
             trace.push_back(format!("{at:12.3} ms  {}", format_args!($($text)*)));
         }
@@ -132,6 +133,7 @@ impl World {
             calm_at: None,
             oracle: Oracle::default(),
             trace: with_trace.then(VecDeque::new),
+            trace_max: crate::number("DAISI_SIM_TRACE", TRACE_MAX) as usize,
             steps: 0,
         };
         world.create_source();
@@ -333,7 +335,7 @@ impl World {
                 while let Some(bytes) = socket.up.take(now.mono) {
                     nats.handle_bytes(now, socket.conn, &bytes);
                 }
-                if socket.up.is_over() {
+                if socket.up.ends() {
                     nats.close(socket.conn);
                 }
             }
@@ -341,7 +343,7 @@ impl World {
                 while let Some(bytes) = socket.up.take(now.mono) {
                     redis.handle_bytes(now, socket.conn, &bytes);
                 }
-                if socket.up.is_over() {
+                if socket.up.ends() {
                     redis.close(socket.conn);
                 }
             }
@@ -358,7 +360,7 @@ impl World {
             } else {
                 let _unread = redis.poll_output(orphan.conn);
             }
-            let is_over = orphan.up.is_over();
+            let is_over = orphan.up.ends();
             match (is_over, orphan.is_nats) {
                 (true, true) => nats.close(orphan.conn),
                 (true, false) => redis.close(orphan.conn),
@@ -479,7 +481,7 @@ impl World {
                 if bytes > 0 {
                     note!(self, "{r}/{s} nats > {}", shown(&socket.inbox));
                     shard.pipeline.handle(now, Input::NatsBytes(&mut socket.inbox));
-                } else if socket.down.is_over() {
+                } else if socket.down.ends() {
                     note!(self, "{r}/{s} nats closed");
                     let side = std::mem::take(&mut shard.nats);
                     shard.pipeline.handle(now, Input::NatsClosed("closed by the server"));
@@ -515,7 +517,7 @@ impl World {
                 if bytes > 0 {
                     note!(self, "{r}/{s} redis > {}", shown(&socket.inbox));
                     shard.pipeline.handle(now, Input::RedisBytes(&mut socket.inbox));
-                } else if socket.down.is_over() {
+                } else if socket.down.ends() {
                     note!(self, "{r}/{s} redis closed");
                     let side = std::mem::take(&mut shard.redis);
                     shard.pipeline.handle(now, Input::RedisClosed("closed by the server"));
