@@ -52,6 +52,8 @@ pub(super) struct Cx<'a> {
     pub(super) now: Now,
     pub(super) settings: &'a Settings,
     pub(super) facts: &'a Facts,
+    /// Connected, and `facts` are those of this connection: before that nobody knows where to publish.
+    pub(super) may_publish: bool,
     pub(super) bus: &'a mut Bus,
     pub(super) redis: &'a mut Redis,
     pub(super) rng: &'a mut fastrand::Rng,
@@ -301,7 +303,7 @@ impl Stage {
             return self.advance(tenant, cx);
         }
         let window = cx.settings.cdc.publish_window as usize;
-        if !cx.bus.is_ready() || cx.bus.publishes_open() >= window || !self.ready.is_empty() {
+        if !cx.may_publish || cx.bus.publishes_open() >= window || !self.ready.is_empty() {
             self.ready.push_back(name);
             return;
         }
@@ -311,7 +313,7 @@ impl Stage {
     /// The publish window has room again, or the connection is back.
     pub(super) fn send_ready(&mut self, cx: &mut Cx<'_>) {
         let window = cx.settings.cdc.publish_window as usize;
-        while cx.bus.is_ready() && cx.bus.publishes_open() < window {
+        while cx.may_publish && cx.bus.publishes_open() < window {
             let Some(name) = self.ready.pop_front() else { return };
             let Some(flight) = self.flights.get(name) else { continue };
             if flight.state != State::Waiting {
@@ -460,7 +462,7 @@ impl Stage {
         self.window.drop_old(seconds(cx.now));
         let mut place = 0;
         while let Some((at, name)) = self.retries.get(place).copied() {
-            if at > cx.now.mono || !cx.bus.is_ready() {
+            if at > cx.now.mono || !cx.may_publish {
                 place += 1;
                 continue;
             }
@@ -592,9 +594,6 @@ impl Stage {
 
     // Send everything that waited behind the fence, in order.
     fn lower_fence(&mut self, tenant: u32, cx: &mut Cx<'_>) {
-        if !cx.bus.is_ready() {
-            return;
-        }
         let front = self.tenants.get(tenant);
         front.fenced = false;
         let mut slot = front.head;
@@ -764,7 +763,7 @@ impl Stage {
 
     fn publish_dead_letter(&mut self, name: FlightRef, cx: &mut Cx<'_>) {
         let (Some(grave), now) = (self.graves.get(&name.slot), cx.now) else { return };
-        if !cx.bus.is_ready() {
+        if !cx.may_publish {
             self.retries.push((now.mono + LOOK_AGAIN, name));
             return;
         }

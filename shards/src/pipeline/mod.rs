@@ -547,6 +547,7 @@ impl Pipeline {
             now,
             settings: &self.settings,
             facts: &self.setup.facts,
+            may_publish: self.bus.is_ready() && self.setup.is_finished(),
             bus: &mut self.bus,
             redis: &mut self.redis,
             rng: &mut self.rng,
