@@ -65,6 +65,20 @@ fn nothing_unfinished_is_left() {
 }
 
 #[test]
+fn every_unsafe_has_its_proof_in_the_architecture() {
+    let page = fs::read_to_string(source::root().join("ARCHITECTURE.md")).expect("it is there");
+    let proven = |path: &str| page.lines().any(|line| line.starts_with(&format!("| `{path}` |")));
+    let mut faults = Vec::new();
+    for source in source::all() {
+        let uses_it = source::occurrences(&source.code, "unsafe").next().is_some();
+        if uses_it != proven(&source.path) {
+            faults.push(format!("{}: unsafe {uses_it}, a line in ARCHITECTURE.md {}", source.path, !uses_it));
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
 fn lines_of_shards_fit_a_screen() {
     let mut faults = Vec::new();
     for source in source::all().iter().filter(|source| source.path.starts_with("shards/")) {
