@@ -9,14 +9,19 @@ use std::path::Path;
 use toml::{Table, Value};
 
 const MANIFESTS: [&str; 6] = [
-    "Cargo.toml", "shards/Cargo.toml", "loadtest/Cargo.toml", "benches/harness/Cargo.toml",
-    "benches/peers/Cargo.toml", "shards/fuzz/Cargo.toml",
+    "Cargo.toml",
+    "shards/Cargo.toml",
+    "loadtest/Cargo.toml",
+    "benches/harness/Cargo.toml",
+    "benches/peers/Cargo.toml",
+    "shards/fuzz/Cargo.toml",
 ];
 const KINDS: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencies"];
 
 #[test]
 fn every_dependency_says_why_it_is_there() {
-    let used: BTreeSet<String> = MANIFESTS.iter().flat_map(|path| used_by(&manifest(path))).collect();
+    let used: BTreeSet<String> =
+        MANIFESTS.iter().flat_map(|path| used_by(&manifest(path))).collect();
     let explained = explained();
     let missing: Vec<_> = used.difference(&explained).collect();
     let stale: Vec<_> = explained.difference(&used).collect();
@@ -26,7 +31,8 @@ fn every_dependency_says_why_it_is_there() {
 
 #[test]
 fn the_workspace_declares_nothing_that_nobody_uses() {
-    let used: BTreeSet<String> = MANIFESTS.iter().flat_map(|path| used_by(&manifest(path))).collect();
+    let used: BTreeSet<String> =
+        MANIFESTS.iter().flat_map(|path| used_by(&manifest(path))).collect();
     let root = manifest("Cargo.toml");
     let declared = root["workspace"]["dependencies"].as_table().expect("a table");
     let unused: Vec<_> =
@@ -52,7 +58,8 @@ fn manifest(path: &str) -> Table {
 fn used_by(manifest: &Table) -> Vec<String> {
     let targets = manifest.get("target").and_then(Value::as_table).into_iter().flatten();
     let places = std::iter::once(manifest).chain(targets.filter_map(|(_, value)| value.as_table()));
-    let tables = places.flat_map(|place| KINDS.iter().filter_map(|kind| place.get(*kind)?.as_table()));
+    let tables =
+        places.flat_map(|place| KINDS.iter().filter_map(|kind| place.get(*kind)?.as_table()));
     tables.flat_map(Table::keys).filter(|name| !is_ours(name)).cloned().collect()
 }
 

@@ -16,8 +16,20 @@ struct Layer {
 
 /// Sockets, clocks, files, threads and async: the edge's, and nobody's below it.
 const OUTSIDE: &[&str] = &[
-    "glommio", "tokio", "rustls", "async", ".await", "std::net", "std::os", "std::fs", "std::thread",
-    "std::time", "std::process", "crossbeam_channel", "crossbeam_queue", "tracing_subscriber",
+    "glommio",
+    "tokio",
+    "rustls",
+    "async",
+    ".await",
+    "std::net",
+    "std::os",
+    "std::fs",
+    "std::thread",
+    "std::time",
+    "std::process",
+    "crossbeam_channel",
+    "crossbeam_queue",
+    "tracing_subscriber",
 ];
 /// A counter is read by another thread, and the fault points end the process: that is what they are for.
 const VOCABULARY_NEVER: &[&str] =
@@ -57,17 +69,21 @@ const LAYERS: [Layer; 6] = [
     Layer {
         name: "shard",
         modules: &["shard", "pool"],
-        may_use: &[
-            "clock", "fault", "id", "metrics", "wire", "pipeline", "edge", "shard", "pool",
-        ],
+        may_use: &["clock", "fault", "id", "metrics", "wire", "pipeline", "edge", "shard", "pool"],
         never: &["tokio", "tracing_subscriber"],
     },
 ];
 
 /// Where the clock may be asked.
 const CLOCKED: [&str; 8] = [
-    "shards/src/edge/", "shards/src/shard.rs", "shards/benches/", "shards/tests/", "src/",
-    "loadtest/", "benches/", "tests/",
+    "shards/src/edge/",
+    "shards/src/shard.rs",
+    "shards/benches/",
+    "shards/tests/",
+    "src/",
+    "loadtest/",
+    "benches/",
+    "tests/",
 ];
 
 fn layer_of(module: &str) -> Option<&'static Layer> {
@@ -100,7 +116,11 @@ fn only_the_edge_and_the_process_ask_a_clock() {
         }
         for clock in ["Instant::now", "SystemTime::now"] {
             for at in source::occurrences(&source.code, clock) {
-                faults.push(format!("{}:{}: {clock}", source.path, source::line_of(&source.code, at)));
+                faults.push(format!(
+                    "{}:{}: {clock}",
+                    source.path,
+                    source::line_of(&source.code, at)
+                ));
             }
         }
     }
@@ -118,7 +138,11 @@ fn the_load_test_knows_the_codec_and_nothing_else_of_a_shard() {
             }
         }
     }
-    assert!(faults.is_empty(), "a checker that asks daisi cannot find it wrong\n{}", faults.join("\n"));
+    assert!(
+        faults.is_empty(),
+        "a checker that asks daisi cannot find it wrong\n{}",
+        faults.join("\n")
+    );
 }
 
 #[test]
@@ -135,7 +159,10 @@ fn a_step_up_or_aside_is_seen() {
     assert_eq!(found(wire, "let now = std::time::Instant::now();").len(), 1);
     assert_eq!(found("shards/src/domain/retry.rs", "use crate::wire::Step;").len(), 1);
     assert_eq!(found("shards/src/pipeline/mod.rs", "use super::edge::Clock; x.await").len(), 2);
-    assert_eq!(found("shards/src/edge/mod.rs", "use crate::domain::cdc; use glommio::net;").len(), 1);
+    assert_eq!(
+        found("shards/src/edge/mod.rs", "use crate::domain::cdc; use glommio::net;").len(),
+        1
+    );
     assert_eq!(found("shards/src/id.rs", "use crate::pipeline::Mail;").len(), 1);
     assert_eq!(found("shards/src/lib.rs", "pub mod clock;").len(), 0);
 }

@@ -10,7 +10,9 @@ use std::fs;
 const WRITTEN: [&str; 3] =
     ["deploy/alerts.yml", "deploy/dashboards/daisi.json", "docs/operations.md"];
 const DEPLOYED: [&str; 4] = [
-    "deploy/compose.yml", "deploy/Dockerfile", "deploy/k8s/deployment.yml",
+    "deploy/compose.yml",
+    "deploy/Dockerfile",
+    "deploy/k8s/deployment.yml",
     "deploy/systemd/daisi.service",
 ];
 /// Begins of metric names.

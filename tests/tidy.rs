@@ -57,7 +57,11 @@ fn nothing_unfinished_is_left() {
     for source in source::all() {
         for word in ["todo!", "dbg!", "unimplemented!"] {
             for at in source::occurrences(&source.code, word) {
-                faults.push(format!("{}:{}: {word}", source.path, source::line_of(&source.code, at)));
+                faults.push(format!(
+                    "{}:{}: {word}",
+                    source.path,
+                    source::line_of(&source.code, at)
+                ));
             }
         }
     }
@@ -72,7 +76,10 @@ fn every_unsafe_has_its_proof_in_the_architecture() {
     for source in source::all() {
         let uses_it = source::occurrences(&source.code, "unsafe").next().is_some();
         if uses_it != proven(&source.path) {
-            faults.push(format!("{}: unsafe {uses_it}, a line in ARCHITECTURE.md {}", source.path, !uses_it));
+            faults.push(format!(
+                "{}: unsafe {uses_it}, a line in ARCHITECTURE.md {}",
+                source.path, !uses_it
+            ));
         }
     }
     assert!(faults.is_empty(), "{faults:#?}");

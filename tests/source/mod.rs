@@ -1,5 +1,6 @@
 //! The repository's own Rust files, as the tests about them read them. Invariant: `Source::code` has as many
 //! lines as the file, with comments and the insides of literals taken out, so that a word found there is code.
+#![allow(dead_code, reason = "each test that reads the files uses a part of this")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,22 +11,22 @@ const ROOTS: [&str; 5] = ["src", "shards", "loadtest", "benches", "tests"];
 const BUILT: [&str; 3] = ["target", "corpus", "artifacts"];
 
 /// One Rust file.
-pub struct Source {
+pub(crate) struct Source {
     /// Path from the root of the repository, with `/`.
-    pub path: String,
+    pub(crate) path: String,
     /// The file as it is.
-    pub text: String,
+    pub(crate) text: String,
     /// The file without comments and without what stands in literals.
-    pub code: String,
+    pub(crate) code: String,
 }
 
 /// Root of the repository.
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Every Rust file of the repository, by path.
-pub fn all() -> Vec<Source> {
+pub(crate) fn all() -> Vec<Source> {
     let mut paths = Vec::new();
     for folder in ROOTS {
         walk(&root().join(folder), &mut paths);
@@ -54,7 +55,7 @@ fn read(path: &Path) -> Source {
 }
 
 /// Takes comments and the insides of literals out; line breaks stay.
-pub fn bare(text: &str) -> String {
+pub(crate) fn bare(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut code = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -81,7 +82,9 @@ fn skipped(bytes: &[u8], at: usize) -> usize {
         [b'/', b'*', ..] => block_comment(rest),
         [b'"', ..] => quoted(rest),
         [b'r', b'"' | b'#', ..] if !is_inside_word || bytes[at - 1] == b'b' => raw_string(rest),
-        [b'\'', b'\\', ..] => 2 + rest[2..].iter().position(|byte| *byte == b'\'').map_or(0, |n| n + 1),
+        [b'\'', b'\\', ..] => {
+            2 + rest[2..].iter().position(|byte| *byte == b'\'').map_or(0, |n| n + 1)
+        }
         [b'\'', _, b'\'', ..] => 3,
         _ => 0,
     };
@@ -124,12 +127,12 @@ fn raw_string(rest: &[u8]) -> usize {
 }
 
 /// May `byte` stand in an identifier?
-pub fn is_word(byte: u8) -> bool {
+pub(crate) fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii()
 }
 
 /// Byte offsets at which `word` stands in `code` as a whole word, or path, of its own.
-pub fn occurrences<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
+pub(crate) fn occurrences<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     code.match_indices(word).map(|(at, _)| at).filter(move |&at| {
         let before = at.checked_sub(1).map(|at| code.as_bytes()[at]);
         let after = code.as_bytes().get(at + word.len()).copied();
@@ -139,17 +142,21 @@ pub fn occurrences<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usi
 }
 
 /// Number of the line that holds the byte at `at`.
-pub fn line_of(code: &str, at: usize) -> usize {
+pub(crate) fn line_of(code: &str, at: usize) -> usize {
     1 + code[..at].bytes().filter(|byte| *byte == b'\n').count()
 }
 
 #[test]
 fn only_code_is_left_of_a_text() {
-    let text = "a // b\n\"c\\\"d\" r#\"e\"f\"# 'g' '\\'' &'h str /* i /* j */ k */ l br\"m\" r#type";
+    let text =
+        "a // b\n\"c\\\"d\" r#\"e\"f\"# 'g' '\\'' &'h str /* i /* j */ k */ l br\"m\" r#type";
     let words: Vec<&str> = text.split_whitespace().collect();
     assert!(words.len() > 10);
     let left = bare(text);
-    assert_eq!(left.split_whitespace().collect::<Vec<_>>(), ["a", "&'h", "str", "l", "b", "r#type"]);
+    assert_eq!(
+        left.split_whitespace().collect::<Vec<_>>(),
+        ["a", "&'h", "str", "l", "b", "r#type"]
+    );
     assert_eq!(left.lines().count(), text.lines().count());
     assert_eq!(occurrences("x todo! my_todo! todo!(", "todo!").count(), 2);
     assert_eq!(occurrences("Instant::nowhere Instant::now()", "Instant::now").count(), 1);
