@@ -15,10 +15,9 @@ const LONGER: &[(&str, usize, &str)] = &[(
     1000,
     "one state machine: claim, publish, fence, done mark and outcome change together",
 )];
-/// Longest line of code in `shards/`, columns: what rustfmt breaks at.
-const CODE_COLUMNS_MAX: usize = 100;
-/// Longest line of a comment there: rustfmt leaves them alone.
-const COMMENT_COLUMNS_MAX: usize = 110;
+/// Longest line in `shards/src` without the literals in it, columns. rustfmt breaks code at 100; comments and
+/// what stands in macros it leaves alone, and they get a word more.
+const COLUMNS_MAX: usize = 110;
 
 #[test]
 fn every_file_opens_with_what_it_is() {
@@ -88,16 +87,13 @@ fn every_unsafe_has_its_proof_in_the_architecture() {
 #[test]
 fn lines_of_shards_fit_a_screen() {
     let mut faults = Vec::new();
-    for source in source::all().iter().filter(|source| source.path.starts_with("shards/")) {
+    for source in source::all().iter().filter(|source| source.path.starts_with("shards/src/")) {
         for (number, (line, code)) in source.text.lines().zip(source.code.lines()).enumerate() {
             // A literal cannot be broken; what stands around it can.
             let is_comment = line.trim_start().starts_with("//");
-            let (columns, columns_max) = if is_comment {
-                (line.chars().count(), COMMENT_COLUMNS_MAX)
-            } else {
-                (code.trim_end().chars().count(), CODE_COLUMNS_MAX)
-            };
-            if columns > columns_max {
+            let text = if is_comment { line } else { code.trim_end() };
+            let columns = text.chars().count();
+            if columns > COLUMNS_MAX {
                 faults.push(format!("{}:{}: {columns} columns", source.path, number + 1));
             }
         }
@@ -126,7 +122,10 @@ fn for_each_text(folder: &Path, look: &mut impl FnMut(&str, &str)) {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let is_ours = !name.starts_with('.') || name == ".ci" || name == ".cargo";
         let is_built = ["target", "corpus", "artifacts", "bench-results"].contains(&name);
-        if path.is_dir() && is_ours && !is_built {
+        if !is_ours || is_built {
+            continue;
+        }
+        if path.is_dir() {
             for_each_text(&path, look);
         } else if path.is_file()
             && let Ok(text) = fs::read_to_string(&path)

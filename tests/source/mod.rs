@@ -82,8 +82,8 @@ fn skipped(bytes: &[u8], at: usize) -> usize {
         [b'/', b'*', ..] => block_comment(rest),
         [b'"', ..] => quoted(rest),
         [b'r', b'"' | b'#', ..] if !is_inside_word || bytes[at - 1] == b'b' => raw_string(rest),
-        [b'\'', b'\\', ..] => {
-            2 + rest[2..].iter().position(|byte| *byte == b'\'').map_or(0, |n| n + 1)
+        [b'\'', b'\\', _, ..] => {
+            3 + rest[3..].iter().position(|byte| *byte == b'\'').map_or(0, |n| n + 1)
         }
         [b'\'', _, b'\'', ..] => 3,
         _ => 0,
@@ -136,8 +136,9 @@ pub(crate) fn occurrences<'a>(code: &'a str, word: &'a str) -> impl Iterator<Ite
     code.match_indices(word).map(|(at, _)| at).filter(move |&at| {
         let before = at.checked_sub(1).map(|at| code.as_bytes()[at]);
         let after = code.as_bytes().get(at + word.len()).copied();
+        let begins = word.starts_with(|c: char| !c.is_alphanumeric());
         let ends = word.ends_with(|c: char| !c.is_alphanumeric());
-        !before.is_some_and(is_word) && (ends || !after.is_some_and(is_word))
+        (begins || !before.is_some_and(is_word)) && (ends || !after.is_some_and(is_word))
     })
 }
 
