@@ -11,6 +11,10 @@ use serde_json::{Value, json};
 
 /// Retry after an answer that was no success.
 const RETRY: u64 = 500 * MS;
+/// The server has not the storage that the stream's bound would reserve.
+const NO_STORAGE: u64 = 10_047;
+/// A stream with less room than this is not worth creating.
+const STREAM_BYTES_MIN: i64 = 256 << 20;
 /// How long a position's bucket remembers a message id, ns.
 const BUCKET_DUPLICATE_WINDOW: u64 = 120 * SEC;
 
@@ -50,6 +54,8 @@ pub(super) struct Setup {
     step: Step,
     retry_at: Option<u64>,
     pending: Option<Value>,
+    /// Halvings of a new stream's bound on bytes, which the server reserves and may not have.
+    halvings: u32,
     pub(super) facts: Facts,
     /// Why it does not go on; `None` while all is well.
     pub(super) trouble: Option<String>,
@@ -58,7 +64,7 @@ pub(super) struct Setup {
 impl Setup {
     pub(super) fn new() -> Self {
         let (step, facts) = (Step::Find(Target::Output(0)), Facts::default());
-        Self { step, retry_at: None, pending: None, facts, trouble: None }
+        Self { step, retry_at: None, pending: None, halvings: 0, facts, trouble: None }
     }
 
     pub(super) fn is_finished(&self) -> bool {
@@ -121,7 +127,7 @@ impl Setup {
             }
             Step::Create(target) => {
                 let name = self.name(target, settings);
-                let config = stream_config(target, &name, settings);
+                let config = stream_config(target, &name, self.halvings, settings);
                 (format!("$JS.API.STREAM.CREATE.{name}"), config.to_string())
             }
             Step::Extend => {
@@ -151,6 +157,10 @@ impl Setup {
             Step::Inspect(target) | Step::Create(target) if error.is_null() => {
                 self.check(target, settings, &answer["config"])
             }
+            Step::Create(target) if error["err_code"] == NO_STORAGE && self.can_halve(target, settings) => {
+                self.halvings += 1;
+                Ok(Step::Create(target))
+            }
             Step::Extend if error.is_null() => Ok(after(Target::Source, settings)),
             step => Err(format!("{}: {}", self.doing(step, settings), api_error(error))),
         }
@@ -159,6 +169,10 @@ impl Setup {
     // Look at what exists, take note, and say what would break a promise.
     fn check(&mut self, target: Target, settings: &Settings, config: &Value) -> Result<Step, String> {
         let name = self.name(target, settings);
+        if std::mem::take(&mut self.halvings) > 0 {
+            tracing::warn!(stream = %name, bytes_max = config["max_bytes"].as_i64(),
+                "the server's storage is too small for the planned bound; a smaller one was set");
+        }
         if config["no_ack"] == true && target != Target::Source {
             return Err(format!("stream {name} acknowledges nothing (no_ack): set no_ack=false"));
         }
@@ -192,6 +206,11 @@ impl Setup {
             Target::Output(_) | Target::DeadLetters | Target::Positions => {}
         }
         Ok(after(target, settings))
+    }
+
+    fn can_halve(&self, target: Target, settings: &Settings) -> bool {
+        let config = stream_config(target, "", self.halvings + 1, settings);
+        config["max_bytes"].as_i64().is_some_and(|bytes| bytes >= STREAM_BYTES_MIN)
     }
 
     fn found(&mut self, target: Target, name: String) {
@@ -257,7 +276,7 @@ fn probe(target: Target, settings: &Settings) -> String {
     }
 }
 
-fn stream_config(target: Target, name: &str, settings: &Settings) -> Value {
+fn stream_config(target: Target, name: &str, halvings: u32, settings: &Settings) -> Value {
     let cdc = &settings.cdc;
     let plan = match target {
         Target::Output(place) => {
@@ -274,7 +293,8 @@ fn stream_config(target: Target, name: &str, settings: &Settings) -> Value {
     let mut config = json!({
         "name": name, "subjects": plan.subjects, "retention": "limits", "storage": "file",
         "discard": "old", "num_replicas": settings.nats.stream_replicas,
-        "max_age": plan.age_max, "max_bytes": plan.bytes_max,
+        "max_age": plan.age_max,
+        "max_bytes": if plan.bytes_max > 0 { plan.bytes_max >> halvings.min(62) } else { -1 },
         "duplicate_window": plan.duplicate_window,
     });
     if matches!(target, Target::Leases | Target::Positions) {
