@@ -21,7 +21,7 @@ NATS_NEWER := $(CURDIR)/.daisi/bin/nats-server
 ifneq ($(wildcard $(NATS_NEWER)),)
 export DAISI_NATS_SERVER_NEWER ?= $(NATS_NEWER)
 endif
-# Seconds of load in `make demo`; daisi has a default of its own.
+# Seconds of load in `make demo`; without it, until Ctrl-C on a terminal and 30 s elsewhere.
 ifdef DEMO_SECONDS
 export DEMO_SECONDS
 endif
@@ -31,7 +31,7 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
-demo: build ## The whole path on this machine with private servers: DEMO_SECONDS=10 sets its length
+demo: build ## The whole path on this machine with private servers; DEMO_SECONDS=10 ends it by itself
 	@$(TARGET)/release/daisi demo
 
 .PHONY: test

@@ -1,6 +1,8 @@
-//! Every direct dependency has its line in `DEPENDENCIES.md`, no line speaks of one that is gone, and the
-//! workspace declares none that nobody uses. Read from the manifests themselves, peers and fuzzers included.
+//! Every direct dependency is used by its package and has its line in `DEPENDENCIES.md`, no line speaks of one
+//! that is gone, and the workspace declares none that nobody takes. Read from the manifests themselves, peers and fuzzers included.
 #![allow(clippy::expect_used, reason = "a test")]
+
+mod source;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,6 +29,29 @@ fn every_dependency_says_why_it_is_there() {
     let stale: Vec<_> = explained.difference(&used).collect();
     assert!(missing.is_empty(), "no line in DEPENDENCIES.md for {missing:?}");
     assert!(stale.is_empty(), "DEPENDENCIES.md explains what is not used: {stale:?}");
+}
+
+#[test]
+fn every_package_uses_what_it_depends_on() {
+    let sources = source::all();
+    let mut faults = Vec::new();
+    for path in MANIFESTS {
+        let folder = path.strip_suffix("Cargo.toml").expect("a manifest");
+        // A package's files are those that no deeper manifest claims.
+        let is_nested = |file: &str| {
+            let deeper = MANIFESTS.iter().filter_map(|other| other.strip_suffix("Cargo.toml"));
+            deeper.filter(|other| other.len() > folder.len()).any(|other| file.starts_with(other))
+        };
+        let own = sources.iter().filter(|s| s.path.starts_with(folder) && !is_nested(&s.path));
+        let code: Vec<&str> = own.map(|source| source.code.as_str()).collect();
+        for name in used_by(&manifest(path)) {
+            let word = name.replace('-', "_");
+            if !code.iter().any(|code| source::occurrences(code, &word).next().is_some()) {
+                faults.push(format!("{path}: {name}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "depended on and never named in the code: {faults:?}");
 }
 
 #[test]
