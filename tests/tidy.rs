@@ -115,6 +115,25 @@ fn no_file_names_a_place_of_the_machine_it_was_written_on() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let mut links = 0;
+    for_each_text(source::root(), &mut |path, text| {
+        if !path.ends_with(".md") {
+            return;
+        }
+        let folder = source::root().join(path).parent().expect("a file has a folder").to_owned();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let place = link.split('#').next().unwrap_or_default();
+            if !place.is_empty() && !place.contains("://") {
+                links += 1;
+                assert!(folder.join(place).exists(), "{path}: {place} does not exist");
+            }
+        }
+    });
+    assert!(links > 10, "only {links} links found");
+}
+
 /// Calls `look` with each text file that is ours; hidden folders count only where CI's entry stands.
 fn for_each_text(folder: &Path, look: &mut impl FnMut(&str, &str)) {
     for entry in fs::read_dir(folder).expect("a folder of the repository") {
