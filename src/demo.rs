@@ -308,9 +308,12 @@ fn conclude(report: &Report, books: &Books, left: u64) -> Exit {
     let mut out = std::io::stdout().lock();
     let _broken = out.write_all(text.as_bytes());
     let expected = report.published == books.pulled - books.returned;
-    let fine = outcomes.is_clean() && books.balance() && books.in_flight == 0 && expected && left == 0;
+    let fine =
+        outcomes.is_clean() && books.balance() && books.in_flight == 0 && expected && left == 0;
     let verdict = match fine {
-        true => "every event accounted for: nothing lost, nothing doubled, order kept, books balance",
+        true => {
+            "every event accounted for: nothing lost, nothing doubled, order kept, books balance"
+        }
         false => "NOT in order: see the table; the first faults are listed above",
     };
     let _broken = writeln!(out, "\n{verdict}");

@@ -165,7 +165,7 @@ impl<K: Kind> Server<K> {
         &self.home
     }
 
-    /// First line of `<binary> --version`.
+    /// The number in the first line of `<binary> --version`, such as `2.9.10`.
     ///
     /// # Errors
     /// The binary could not be run.

@@ -307,8 +307,7 @@ impl Pipeline {
         match self.bus.classify(msg) {
             Arrival::Delivery(place, msg) => {
                 let Some(reader) = self.readers.get_mut(place) else { return };
-                let (parcel, news) =
-                    reader.on_delivery(now, msg, &self.settings, &mut self.bus);
+                let (parcel, news) = reader.on_delivery(now, msg, &self.settings, &mut self.bus);
                 self.reader_news(now, place, news);
                 if let Some(parcel) = parcel {
                     self.hand(now, parcel);
@@ -328,7 +327,7 @@ impl Pipeline {
 
     // To the shard that owns the company; an event of nobody stays here.
     fn hand(&mut self, now: Now, parcel: Parcel) {
-        let owner = match company_hint(parcel.msg.subject()) {
+        let owner = match company_hint(parcel.subject()) {
             Some(company) if self.settings.shards > 1 => shard_of(company, self.settings.shards),
             _ => self.settings.shard,
         };
@@ -361,7 +360,7 @@ impl Pipeline {
                 self.reader_news(now, reader, news);
             }
             AckFor::Position { reader } => {
-                self.readers[reader].on_position_put(now, ack, settings, bus);
+                self.readers[reader].on_position_put(now, ack, bus);
             }
         }
     }
