@@ -8,4 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod doctor;
+pub mod demo;
+pub mod process;
 pub mod telemetry;
+pub mod tls;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use daisi::cli::{self, Cli, Command, Exit};
-use daisi::{doctor, host};
+use daisi::{demo, doctor, host, process};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -26,21 +26,17 @@ fn main() -> ExitCode {
 #[inline(never)]
 fn dispatch(cli: &Cli) -> Exit {
     match &cli.command {
-        Command::Run => without_runtime("run", cli),
-        Command::Demo => without_runtime("demo", cli),
+        Command::Run => run(cli),
+        Command::Demo => demo::run(),
         Command::Doctor(args) => doctor::main(&cli.global, *args),
         Command::Config(command) => cli::config(&cli.global, *command),
         Command::Version => cli::version(),
     }
 }
 
-/// The configuration is still checked, so that its problems come before this one.
-fn without_runtime(command: &str, cli: &Cli) -> Exit {
+fn run(cli: &Cli) -> Exit {
     match cli.global.plan() {
-        Ok(_) => {
-            eprintln!("daisi: this build has no shard runtime, so it cannot {command}");
-            Exit::Failed
-        }
+        Ok(plan) => process::run(&plan),
         Err(exit) => exit,
     }
 }

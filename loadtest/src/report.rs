@@ -57,6 +57,8 @@ pub struct Latency {
     pub p50: u64,
     /// 90 of 100.
     pub p90: u64,
+    /// 95th percentile.
+    pub p95: u64,
     /// 99 of 100.
     pub p99: u64,
     /// 999 of 1000.
@@ -74,6 +76,7 @@ impl Latency {
             mean: histogram.mean(),
             p50: at(0.5),
             p90: at(0.9),
+            p95: at(0.95),
             p99: at(0.99),
             p999: at(0.999),
             max: histogram.max(),
@@ -169,8 +172,8 @@ impl Display for Report {
             head[0], head[1], head[2], head[3], head[4], head[5]
         )?;
         for (name, l) in [("  to PubAck", &self.ack_us), ("  to delivery", &self.delivery_us)] {
-            let Latency { p50, p90, p99, p999, max, .. } = l;
-            writeln!(f, "{name:<14}{p50:>10}{p90:>10}{p99:>10}{p999:>10}{max:>10}")?;
+            let Latency { p50, p90, p95, p99, p999, max, .. } = l;
+            writeln!(f, "{name:<14}{p50:>10}{p90:>10}{p95:>10}{p99:>10}{p999:>10}{max:>10}")?;
         }
         self.examples.iter().try_for_each(|example| writeln!(f, "  {example}"))
     }

@@ -211,6 +211,8 @@ pub struct ShardFigures {
     pub redis_connects: Counter,
     /// Events held by this shard as owner.
     pub in_flight: Gauge,
+    /// Bytes held by the readers of this shard.
+    pub in_flight_bytes: Gauge,
     /// Companies known.
     pub companies: Gauge,
     /// Ids in the dedup window.

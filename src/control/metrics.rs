@@ -166,7 +166,15 @@ fn our_families(shards: &[Shard], readiness: &Readiness) -> Vec<MetricFamily> {
 
 fn shard_families(shards: &[Shard]) -> Vec<MetricFamily> {
     let mut pulled =
-        Series::counter("daisi_cdc_events_pulled_total", "Events received; redeliveries again.");
+        Series::counter("daisi_cdc_events_pulled_total", "Events received, each once a reading.");
+    let mut returned = Series::counter(
+        "daisi_cdc_events_returned_total",
+        "Events given back without an outcome when a reading ended, to be read again.",
+    );
+    let mut redelivered = Series::counter(
+        "daisi_cdc_events_redelivered_total",
+        "Deliveries of events that were held or done already.",
+    );
     let mut in_flight =
         Series::gauge("daisi_cdc_in_flight_events", "Events without an outcome yet.");
     let mut in_flight_bytes =
@@ -190,6 +198,8 @@ fn shard_families(shards: &[Shard]) -> Vec<MetricFamily> {
         let (shard, core) = (status.shard.to_string(), status.core.to_string());
         let labels: [(&str, &str); 2] = [("shard", &shard), ("core", &core)];
         pulled.add(&labels, count(snapshot.pulled));
+        returned.add(&labels, count(snapshot.returned));
+        redelivered.add(&labels, count(snapshot.redelivered));
         in_flight.add(&labels, count(snapshot.in_flight));
         in_flight_bytes.add(&labels, count(snapshot.in_flight_bytes));
         residual.add(&labels, residual_of(snapshot));
@@ -204,15 +214,14 @@ fn shard_families(shards: &[Shard]) -> Vec<MetricFamily> {
             up.set(&labels, f64::from(u8::from(works)));
         }
     }
-    [pulled, in_flight, in_flight_bytes, residual, lag, heartbeat, turns, companies, reconnects, up]
-        .into_iter()
-        .map(Series::into_family)
-        .collect()
+    let work = [pulled, returned, redelivered, in_flight, in_flight_bytes, residual, lag];
+    let shard = [heartbeat, turns, companies, reconnects, up];
+    work.into_iter().chain(shard).map(Series::into_family).collect()
 }
 
 fn residual_of(snapshot: &ShardSnapshot) -> f64 {
     let ended: u64 = snapshot.events.iter().map(|event| event.count).sum();
-    count(snapshot.pulled) - count(ended) - count(snapshot.in_flight)
+    count(snapshot.pulled) - count(ended) - count(snapshot.returned) - count(snapshot.in_flight)
 }
 
 /// The busiest companies by name, the rest summed. A counter of `other` may fall when a company rises out of

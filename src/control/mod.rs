@@ -61,6 +61,12 @@ impl Board {
         self.shards.iter().map(|shard| shard.status()).collect()
     }
 
+    /// Figures of all shards, in order.
+    #[must_use]
+    pub fn snapshots(&self) -> Vec<view::ShardSnapshot> {
+        self.shards.iter().map(|shard| shard.snapshot()).collect()
+    }
+
     /// Body of `/ready`.
     #[must_use]
     pub fn readiness(&self) -> ready::Readiness {

@@ -131,6 +131,10 @@ pub struct CompanyCount {
 pub struct ShardSnapshot {
     /// Events received; redeliveries count again.
     pub pulled: u64,
+    /// Events given back without an outcome, to be read again.
+    pub returned: u64,
+    /// Deliveries of events that were held or done already; not in `pulled`.
+    pub redelivered: u64,
     /// Events without an outcome yet.
     pub in_flight: u64,
     /// Their bytes.

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
 use shards::wire::Step;
 
 use crate::config::plan::{ServerAddress, TlsPlan};
@@ -58,7 +57,7 @@ impl Link {
 
     /// Goes on in TLS; the handshake itself happens with the first bytes.
     pub(super) fn upgrade(&mut self, host: &str, plan: &TlsPlan) -> Result<(), String> {
-        let config = tls_config(plan)?;
+        let config = crate::tls::client_config(plan)?;
         let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
         let session =
             ClientConnection::new(Arc::new(config), name).map_err(|error| error.to_string())?;
@@ -108,36 +107,4 @@ impl Link {
 
 fn is_timeout(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
-}
-
-fn tls_config(plan: &TlsPlan) -> Result<ClientConfig, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots(plan)?);
-    let Some((cert_file, key_file)) = &plan.identity else {
-        return Ok(builder.with_no_client_auth());
-    };
-    let certs = CertificateDer::pem_file_iter(cert_file)
-        .and_then(Iterator::collect)
-        .map_err(|error| format!("{}: {error}", cert_file.display()))?;
-    let key = PrivateKeyDer::from_pem_file(key_file)
-        .map_err(|error| format!("{}: {error}", key_file.display()))?;
-    builder.with_client_auth_cert(certs, key).map_err(|error| error.to_string())
-}
-
-fn roots(plan: &TlsPlan) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    let Some(file) = &plan.ca_file else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return Ok(roots);
-    };
-    let certs = CertificateDer::pem_file_iter(file)
-        .map_err(|error| format!("{}: {error}", file.display()))?;
-    for cert in certs {
-        let cert = cert.map_err(|error| format!("{}: {error}", file.display()))?;
-        roots.add(cert).map_err(|error| error.to_string())?;
-    }
-    Ok(roots)
 }

@@ -44,8 +44,8 @@ pub fn reason_labels() -> Vec<&'static str> {
     Reason::ALL.iter().map(|reason| reason.as_str()).chain(own).collect()
 }
 
-const RETRY_MIN: u64 = 50 * MS;
-const RETRY_MAX: u64 = 4 * SEC;
+/// How soon something that waits for its turn is looked at again.
+const LOOK_AGAIN: u64 = 50 * MS;
 
 /// What the stage works with, lent for one call.
 pub(super) struct Cx<'a> {
@@ -432,7 +432,8 @@ impl Stage {
         let tenant = self.tenants.get(tenant);
         tenant.fenced = true;
         tenant.failures = tenant.failures.saturating_add(1);
-        let ceiling = (RETRY_MIN << tenant.failures.min(10)).min(RETRY_MAX);
+        let (min, max) = cx.settings.cdc.retry_delays;
+        let ceiling = min.saturating_mul(1 << tenant.failures.min(10)).min(max);
         let delay = ceiling / 2 + cx.rng.u64(0..=ceiling / 2);
         self.retries.push((cx.now.mono + delay, name));
     }
@@ -455,7 +456,7 @@ impl Stage {
                     if self.tenants.get(tenant).head == name.slot {
                         self.send(name.slot, cx);
                     } else {
-                        self.retries.push((cx.now.mono + RETRY_MIN, name));
+                        self.retries.push((cx.now.mono + LOOK_AGAIN, name));
                     }
                 }
                 State::Dead => self.publish_dead_letter(name, cx),
@@ -731,7 +732,7 @@ impl Stage {
     fn publish_dead_letter(&mut self, name: FlightRef, cx: &mut Cx<'_>) {
         let (Some(grave), now) = (self.graves.get(&name.slot), cx.now) else { return };
         if !cx.bus.is_ready() {
-            self.retries.push((now.mono + RETRY_MIN, name));
+            self.retries.push((now.mono + LOOK_AGAIN, name));
             return;
         }
         let Some(flight) = self.flights.get(name) else { return };
@@ -787,7 +788,8 @@ impl Stage {
         if !matches!(ack.map(read_puback), Some(Ok(_))) {
             // There is nowhere else to put it: hold the ack floor and try for ever.
             cx.figures.publish_errors.inc();
-            let delay = RETRY_MAX / 2 + cx.rng.u64(0..=RETRY_MAX / 2);
+            let max = cx.settings.cdc.retry_delays.1;
+            let delay = max / 2 + cx.rng.u64(0..=max / 2);
             self.retries.push((cx.now.mono + delay, name));
             return;
         }

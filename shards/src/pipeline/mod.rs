@@ -196,6 +196,7 @@ impl Pipeline {
         for reader in &mut self.readers {
             reader.flush(now, hold, &self.settings, &mut self.bus);
         }
+        self.figures.in_flight.set(i64::try_from(self.stage.open()).unwrap_or(i64::MAX));
         self.finish_drain();
     }
 
@@ -528,7 +529,8 @@ impl Pipeline {
     // Gauges; counters of the readers are kept where they belong and copied here.
     fn show(&mut self, now: Now) {
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-        self.figures.in_flight.set(gauge(self.stage.open()));
+        let bytes: u64 = self.readers.iter().map(Reader::held_bytes).sum();
+        self.figures.in_flight_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.figures.companies.set(gauge(self.stage.companies()));
         self.figures.window.set(gauge(self.stage.window_len()));
         self.figures.leases.set(gauge(self.readers.iter().filter(|r| r.holds_lease()).count()));

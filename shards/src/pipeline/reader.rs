@@ -149,6 +149,10 @@ impl Reader {
         self.progress.open()
     }
 
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.progress.held_bytes()
+    }
+
     pub(super) fn oldest_stored(&self) -> Option<u64> {
         self.progress.oldest_stored()
     }

@@ -128,6 +128,8 @@ pub struct CdcSettings {
     pub publish_timeout: u64,
     /// Attempts at a publish that is refused for good before it is dead-lettered.
     pub publish_attempts_max: u32,
+    /// First and largest delay before a failed publish is sent again.
+    pub retry_delays: (u64, u64),
     /// Redis keys of done events live this long, in seconds.
     pub dedup_ttl_s: u32,
     /// Redis keys of claims live this long, in seconds.

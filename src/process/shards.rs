@@ -1,0 +1,209 @@
+//! A plan becomes what each shard is told. Cold and total: what cannot be translated is said, not guessed.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ::shards::clock::MS;
+use ::shards::domain::cdc::{CdcRules, CdcSettings as RuleSettings, EnvelopeRule};
+use ::shards::edge::target::{Address, CredentialSource, NatsTarget, RedisTarget};
+use ::shards::id::ShardId;
+use ::shards::pipeline::{
+    AckChoice, CdcSettings, LeaseSettings, NatsSettings, RedisSettings, Settings, StreamPlan,
+};
+use ::shards::shard::ShardPlan;
+use ::shards::wire::nats::DecodeLimits;
+use ::shards::wire::nats::conn::ConnSettings;
+
+use crate::config::plan::{AckPolicy, CdcPlan, Envelope, Plan, Secret, ServerAddress, Stage};
+use crate::tls;
+
+/// Backoff between attempts to connect: reference nats-jetstream.md section 1.7.
+const BACKOFF: (u64, u64) = (50 * MS, 4_000 * MS);
+/// Companies whose state a shard keeps at once.
+const COMPANIES_MAX: u32 = 200_000;
+/// Dead letters of the server's own duplicate window and age: contract ingest.md section 1.2.
+const DLQ_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+
+/// A plan for each shard.
+///
+/// # Errors
+/// A file or a rule that cannot be used, in words.
+pub fn shard_plans(plan: &Plan) -> Result<Vec<ShardPlan>, String> {
+    let nats = nats_target(plan)?;
+    let redis = redis_target(plan)?;
+    let shards = u16::try_from(plan.shard_cores.len()).map_err(|_| "too many shards".to_owned())?;
+    let replica = replica_name();
+    (0..shards)
+        .zip(&plan.shard_cores)
+        .map(|(shard, core)| {
+            Ok(ShardPlan {
+                settings: settings(plan, &replica, ShardId(shard), shards)?,
+                nats: nats.clone(),
+                redis: redis.clone(),
+                core: Some(*core),
+                spin: Duration::ZERO,
+            })
+        })
+        .collect()
+}
+
+/// Letters that one lane between two shards can hold: all that can be in flight, twice.
+#[must_use]
+pub fn lane_capacity(plan: &Plan) -> usize {
+    2 * plan.cdc.max_in_flight * usize::from(plan.cdc.partitions) + 1024
+}
+
+// Unique per start: a lease or a claim of an earlier life is somebody else's.
+fn replica_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    format!("{}-{}-{started:x}", host.trim(), std::process::id())
+}
+
+fn settings(plan: &Plan, replica: &str, shard: ShardId, shards: u16) -> Result<Settings, String> {
+    let nats = &plan.nats;
+    Ok(Settings {
+        replica: replica.to_owned(),
+        shard,
+        shards,
+        nats: NatsSettings {
+            conn: ConnSettings {
+                name: format!("daisi/{replica}/shard-{shard}"),
+                ping_interval: ns(nats.ping_interval),
+                handshake_timeout: ns(nats.connect_timeout),
+                tls_required: nats.tls.is_wanted() || nats.servers.iter().any(|s| s.tls),
+                tls_first: nats.tls.first,
+                limits: DecodeLimits { frame_max: nats.frame_bytes_max, ..DecodeLimits::default() },
+            },
+            api_timeout: ns(nats.request_timeout),
+            stream_replicas: nats.stream_replicas,
+            backoff: BACKOFF,
+        },
+        redis: RedisSettings {
+            username: plan.redis.server.user.clone(),
+            password: plan.redis.server.password.as_ref().map(|s: &Secret| s.expose().to_owned()),
+            database: plan.redis.database,
+            reply_timeout: ns(plan.redis.command_timeout),
+            backoff: BACKOFF,
+        },
+        lease: LeaseSettings {
+            bucket: plan.lease.bucket.clone(),
+            position_bucket: format!("{}_positions", plan.lease.bucket),
+            ttl: ns(plan.lease.ttl),
+        },
+        cdc: cdc_settings(plan)?,
+    })
+}
+
+fn cdc_settings(plan: &Plan) -> Result<CdcSettings, String> {
+    let cdc = &plan.cdc;
+    let stream = |name: &str, subjects: Vec<String>, age, bytes: Option<u64>, window| StreamPlan {
+        name: name.to_owned(),
+        subjects,
+        age_max: ns(age),
+        bytes_max: bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+        duplicate_window: ns(window),
+    };
+    Ok(CdcSettings {
+        enabled: plan.stages.contains(&Stage::Cdc),
+        rules: rules(cdc)?,
+        companies: plan.companies.clone(),
+        stream: cdc.stream.clone(),
+        source_stream: stream(
+            &cdc.stream,
+            cdc.subjects.clone(),
+            cdc.stream_max_age,
+            Some(cdc.stream_bytes_max),
+            DUPLICATE_WINDOW,
+        ),
+        extend_stream: false,
+        consumer: cdc.consumer.clone(),
+        partitions: cdc.partitions,
+        ack: match cdc.ack_policy {
+            AckPolicy::Auto => AckChoice::Auto,
+            AckPolicy::All => AckChoice::All,
+            AckPolicy::Explicit => AckChoice::Explicit,
+        },
+        ack_wait: ns(cdc.ack_wait),
+        max_ack_pending: count(cdc.max_ack_pending),
+        output_prefixes: cdc.output_prefixes.clone(),
+        output_stream: stream(
+            &cdc.output_stream,
+            cdc.output_subjects.clone(),
+            cdc.output_max_age,
+            Some(cdc.output_bytes_max),
+            cdc.output_duplicate_window,
+        ),
+        in_flight_max: count(cdc.max_in_flight),
+        in_flight_bytes_max: cdc.in_flight_bytes_max as u64,
+        publish_window: count(cdc.publish_window),
+        publish_timeout: ns(cdc.publish_timeout),
+        publish_attempts_max: cdc.retry_attempts,
+        retry_delays: (ns(cdc.retry_delay_min), ns(cdc.retry_delay_max)),
+        dedup_ttl_s: seconds(cdc.dedup_ttl),
+        claim_ttl_s: seconds(cdc.ack_wait),
+        dedup_window: count(cdc.dedup_lru),
+        dedup_required: cdc.dedup_required,
+        legacy_dedup: cdc.legacy_dedup,
+        dlq_stream: stream(
+            &cdc.dlq_stream,
+            vec![format!("{}.>", cdc.dlq_subject)],
+            DLQ_AGE,
+            None,
+            DUPLICATE_WINDOW,
+        ),
+        dlq_subject: cdc.dlq_subject.clone(),
+        dlq_payload_max: cdc.dlq_payload_bytes_max,
+        companies_max: COMPANIES_MAX,
+    })
+}
+
+fn rules(cdc: &CdcPlan) -> Result<CdcRules, String> {
+    CdcRules::compile(&RuleSettings {
+        tables: cdc.tables.clone(),
+        envelope: match cdc.envelope {
+            Envelope::Auto => EnvelopeRule::Auto,
+            Envelope::Sequin => EnvelopeRule::Sequin,
+            Envelope::Debezium => EnvelopeRule::Debezium,
+        },
+        forward_backfill: cdc.forward_backfill,
+        output_prefixes: cdc.output_prefixes.clone(),
+    })
+    .map_err(|error| error.to_string())
+}
+
+fn nats_target(plan: &Plan) -> Result<NatsTarget, String> {
+    let nats = &plan.nats;
+    let seeds = nats.servers.iter().map(address).collect();
+    let own = nats.servers.first().map(|server| server.credentials(&nats.credentials));
+    Ok(NatsTarget {
+        seeds,
+        credentials: CredentialSource::Fixed(own.unwrap_or_else(|| nats.credentials.clone())),
+        tls: Arc::new(tls::client_config(&nats.tls)?),
+        connect_timeout: nats.connect_timeout,
+    })
+}
+
+fn redis_target(plan: &Plan) -> Result<RedisTarget, String> {
+    let redis = &plan.redis;
+    let tls = redis.server.tls.then(|| tls::client_config(&redis.tls).map(Arc::new)).transpose()?;
+    let connect_timeout = redis.connect_timeout;
+    Ok(RedisTarget { address: address(&redis.server), tls, connect_timeout })
+}
+
+fn address(server: &ServerAddress) -> Address {
+    Address::new(&server.host, server.port)
+}
+
+fn ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs().max(1)).unwrap_or(u32::MAX)
+}
+
+fn count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,206 @@
+//! The shards' figures and words as the pages want them. Cold: runs on a scrape and on a shard's report.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ::shards::id::ShardId;
+use ::shards::metrics::{Histogram, Outcome as ShardOutcome, ShardFigures, TABLES};
+use ::shards::pipeline::{Status, reason_labels};
+use ::shards::pool::Pool;
+
+use crate::control::view::{
+    Buckets, DedupCount, Dependency, DependencyState, EventCount, Outcome, PublishCount,
+    ShardSnapshot, ShardStatus, ShardView, TableTimes,
+};
+
+/// What the shards last said of themselves. The pages read it from their thread, the control thread
+/// writes it ten times a second; no shard comes near this lock.
+#[allow(clippy::disallowed_types, reason = "cold: control thread and pages only, never a shard")]
+type Shared<T> = Arc<std::sync::Mutex<T>>;
+
+/// Status of every shard.
+pub(super) struct Conditions {
+    shards: Vec<Shared<Condition>>,
+    figures: Vec<Arc<ShardFigures>>,
+}
+
+#[derive(Default)]
+struct Condition {
+    status: Option<Status>,
+    since: HashMap<&'static str, (bool, Instant)>,
+}
+
+struct View {
+    shard: usize,
+    core: usize,
+    figures: Arc<ShardFigures>,
+    condition: Shared<Condition>,
+}
+
+/// Conditions to write, and views to read, of every shard of a pool.
+pub(super) fn of_pool(pool: &Pool, cores: &[usize]) -> (Conditions, Vec<Box<dyn ShardView>>) {
+    let mut conditions = Conditions { shards: Vec::new(), figures: Vec::new() };
+    let mut views: Vec<Box<dyn ShardView>> = Vec::new();
+    for (place, (member, core)) in pool.members.iter().zip(cores).enumerate() {
+        let condition = Shared::default();
+        conditions.shards.push(Arc::clone(&condition));
+        conditions.figures.push(Arc::clone(&member.figures));
+        let figures = Arc::clone(&member.figures);
+        views.push(Box::new(View { shard: place, core: *core, figures, condition }));
+    }
+    (conditions, views)
+}
+
+impl Conditions {
+    /// A shard has said how it is.
+    pub(super) fn update(&self, shard: ShardId, status: Status) {
+        let Some(condition) = self.shards.get(usize::from(shard.0)) else { return };
+        let Ok(mut condition) = condition.lock() else { return };
+        for dependency in dependencies(&status) {
+            let up = matches!(dependency.1, DependencyState::Up | DependencyState::Standby);
+            let entry = condition.since.entry(dependency.0).or_insert((up, Instant::now()));
+            if entry.0 != up {
+                *entry = (up, Instant::now());
+            }
+        }
+        condition.status = Some(status);
+    }
+
+    /// Events without outcome, over all shards.
+    pub(super) fn in_flight(&self) -> u64 {
+        self.figures.iter().map(|figures| natural(figures.in_flight.get())).sum()
+    }
+}
+
+// Each thing a shard needs, and how it is.
+fn dependencies(status: &Status) -> Vec<(&'static str, DependencyState)> {
+    let state = |reason: &Option<String>| match reason {
+        None => DependencyState::Up,
+        Some(reason) => DependencyState::Down(reason.clone()),
+    };
+    let mut all = vec![("nats", state(&status.nats)), ("redis", state(&status.redis))];
+    if status.nats.is_some() {
+        return all; // What lies behind it is not known.
+    }
+    all.push(("stream", state(&status.setup)));
+    for reader in &status.readers {
+        let consumer = match (&reader.trouble, reader.leased) {
+            (Some(trouble), _) if !reader.reading => DependencyState::Down(trouble.clone()),
+            (_, true) if reader.reading => DependencyState::Up,
+            (_, true) => DependencyState::Starting("the consumer is being prepared".to_owned()),
+            (_, false) => DependencyState::Standby,
+        };
+        all.push(("consumer", consumer));
+    }
+    all
+}
+
+impl ShardView for View {
+    fn snapshot(&self) -> ShardSnapshot {
+        let figures = &self.figures;
+        ShardSnapshot {
+            pulled: figures.pulled.get(),
+            returned: figures.returned.get(),
+            redelivered: figures.redelivered.get(),
+            in_flight: natural(figures.in_flight.get()),
+            in_flight_bytes: natural(figures.in_flight_bytes.get()),
+            events: events(figures),
+            published: figures.tables.iter().zip(TABLES).map(published).collect(),
+            dedup: figures.tables.iter().zip(TABLES).map(dedup).collect(),
+            processing: vec![TableTimes {
+                table: "all".to_owned(),
+                times: buckets(&figures.processing),
+            }],
+            publish_times: buckets(&figures.publish),
+            redis_times: buckets(&figures.claim),
+            unhandled_fields: Vec::new(),
+            companies: Vec::new(),
+            reconnects: figures.nats_connects.get().saturating_sub(1)
+                + figures.redis_connects.get().saturating_sub(1),
+            turns: figures.turns.get(),
+        }
+    }
+
+    fn status(&self) -> ShardStatus {
+        let figures = &self.figures;
+        let mut status = ShardStatus {
+            shard: self.shard,
+            core: self.core,
+            heartbeat_age: age_of(figures.heartbeat_ms.get()),
+            companies: natural(figures.companies.get()),
+            partitions: Vec::new(),
+            in_flight: natural(figures.in_flight.get()),
+            lag: Duration::from_millis(natural(figures.lag_ms.get())),
+            dependencies: Vec::new(),
+        };
+        let Ok(condition) = self.condition.lock() else { return status };
+        let Some(told) = &condition.status else {
+            let state = DependencyState::Starting("the shard has not reported yet".to_owned());
+            status.dependencies.push(Dependency { name: "nats", state, since: Duration::ZERO });
+            return status;
+        };
+        status.partitions =
+            told.readers.iter().filter(|r| r.reading).map(|r| r.partition.0).collect();
+        let since = |name| condition.since.get(name).map_or(Duration::ZERO, |s| s.1.elapsed());
+        status.dependencies = dependencies(told)
+            .into_iter()
+            .map(|(name, state)| Dependency { name, state, since: since(name) })
+            .collect();
+        status
+    }
+}
+
+fn events(figures: &ShardFigures) -> Vec<EventCount> {
+    let mut events = Vec::new();
+    let mut push = |table: &str, outcome, reason, count| {
+        events.push(EventCount { table: table.to_owned(), outcome, reason, count });
+    };
+    for (table, name) in figures.tables.iter().zip(TABLES) {
+        for outcome in [ShardOutcome::Committed, ShardOutcome::Duplicate, ShardOutcome::Filtered] {
+            push(name, outcome_of(outcome), "", table.outcomes[outcome as usize].get());
+        }
+    }
+    for foreign in figures.foreign.iter() {
+        push(&foreign.name, Outcome::Filtered, "", foreign.skipped.get());
+    }
+    // A dead letter's table is often unreadable: its reason is what counts.
+    for (reason, count) in reason_labels().into_iter().zip(&figures.reasons) {
+        push("unknown", Outcome::DeadLettered, reason, count.get());
+    }
+    events.retain(|event| event.count > 0 || event.reason.is_empty());
+    events
+}
+
+fn published((table, name): (&::shards::metrics::TableFigures, &str)) -> PublishCount {
+    let [succeeded, failed] = [0, 1].map(|place: usize| table.published[place].get());
+    PublishCount { table: name.to_owned(), succeeded, failed }
+}
+
+fn dedup((table, name): (&::shards::metrics::TableFigures, &str)) -> DedupCount {
+    let [hits, misses] = [0, 1].map(|place: usize| table.dedup[place].get());
+    DedupCount { table: name.to_owned(), hits, misses }
+}
+
+fn outcome_of(outcome: ShardOutcome) -> Outcome {
+    match outcome {
+        ShardOutcome::Committed => Outcome::Committed,
+        ShardOutcome::Duplicate => Outcome::Duplicate,
+        ShardOutcome::Filtered => Outcome::Filtered,
+        ShardOutcome::DeadLettered => Outcome::DeadLettered,
+    }
+}
+
+fn buckets(histogram: &Histogram) -> Buckets {
+    let (pairs, sum_ns) = histogram.snapshot();
+    Buckets { pairs, sum_ns }
+}
+
+fn age_of(heartbeat_ms: i64) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(Duration::from_millis(natural(heartbeat_ms)))
+}
+
+fn natural(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
