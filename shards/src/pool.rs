@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a shard may work before the executor looks at its other queues.
-const PREEMPT: Duration = Duration::from_millis(1);
+pub const PREEMPT: Duration = Duration::from_millis(1);
 /// Memory that glommio registers per shard for direct IO, which daisi does not use.
-const IO_MEMORY: usize = 64 * 1024;
+pub const IO_MEMORY: usize = 64 * 1024;
 
 /// Why the shards cannot run.
 #[derive(Debug, thiserror::Error)]

@@ -26,9 +26,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// Largest read: what a busy server has ready at once.
-const READ_MAX: usize = 256 * 1024;
+pub const READ_MAX: usize = 256 * 1024;
 /// Turns without a pause for the executor while sockets always have more.
-const TURNS_MAX: u32 = 16;
+pub const TURNS_MAX: u32 = 16;
 /// How often the control thread is told how we are.
 const STATUS_EVERY: u64 = 100 * MS;
 /// Panics at one event after which it is no longer looked at.
@@ -456,8 +456,8 @@ fn poll_socket(
     }
 }
 
-// An inbox whose pieces live on in events is replaced by a large one, not grown in small steps.
-fn renew(inbox: &mut BytesMut) {
+/// An inbox whose pieces live on in events is replaced by a large one, not grown in small steps.
+pub fn renew(inbox: &mut BytesMut) {
     if inbox.is_empty() && inbox.capacity() < READ_MAX / 2 {
         *inbox = BytesMut::with_capacity(READ_MAX);
     }

@@ -77,7 +77,8 @@ mod tests {
 
     #[test]
     fn the_shipped_list_is_read_and_leaves_no_placeholder() {
-        let places = ["nats_url", "redis_url", "peers", "daisi"].map(|name| (name, "X".to_owned()));
+        let names = ["nats_url", "redis_url", "peers", "daisi", "relay"];
+        let places = names.map(|name| (name, "X".to_owned()));
         let list = load(include_str!("../contenders.toml"), &places.into()).unwrap();
         assert!(list.iter().any(|contender| contender.role == Role::Subject));
         assert!(list.iter().any(|contender| contender.role == Role::Peer));

@@ -62,6 +62,9 @@ struct Args {
     /// The daisi binary.
     #[arg(long, env = "DAISI_BIN", default_value = "target/release/daisi")]
     daisi: PathBuf,
+    /// The bare relay on our own client.
+    #[arg(long, env = "DAISI_RELAY", default_value = "target/release/daisi-relay")]
+    relay: PathBuf,
     /// Folder results are kept in.
     #[arg(long, default_value = "bench-results")]
     results: PathBuf,
@@ -121,6 +124,7 @@ fn contenders(args: &Args, stack: &Stack) -> Result<Vec<Contender>, BenchError> 
         ("redis_url", stack.redis.url()),
         ("peers", args.peers.display().to_string()),
         ("daisi", args.daisi.display().to_string()),
+        ("relay", args.relay.display().to_string()),
     ];
     let mut contenders = contender::load(&text, &places.into())?;
     contenders.retain(|one| args.only.is_empty() || args.only.contains(&one.name));

@@ -322,8 +322,9 @@ fn written(result: Result<(), SubjectError>) {
     }
 }
 
-/// The number in a subject's last token.
-pub(super) fn tail_number(subject: &[u8]) -> Option<u64> {
+/// The number in a subject's last token; `None` unless that is 1 to 19 digits.
+#[must_use]
+pub fn tail_number(subject: &[u8]) -> Option<u64> {
     let tail = subject.rsplit(|byte| *byte == b'.').next()?;
     if tail.is_empty() || tail.len() > 19 {
         return None;

@@ -18,9 +18,11 @@ mod settings;
 mod setup;
 mod tenant;
 
+pub use bus::tail_number;
 pub use cdc::reason_labels;
 pub use effect::Effect;
 pub use mail::{Mail, Parcel};
+pub use pubacks::PubAcks;
 pub use settings::{
     AckChoice, CdcSettings, LeaseSettings, NatsSettings, RedisSettings, Settings, StreamPlan,
 };

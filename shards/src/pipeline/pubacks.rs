@@ -10,26 +10,28 @@ struct Waiting<T> {
 }
 
 /// The window of outstanding publishes of one connection.
-pub(super) struct PubAcks<T> {
+pub struct PubAcks<T> {
     first: u64,
     ring: VecDeque<Option<Waiting<T>>>,
     open: usize,
 }
 
 impl<T> PubAcks<T> {
-    pub(super) fn with_capacity(capacity: usize) -> Self {
+    /// Room for `capacity` open publishes without growing.
+    #[must_use]
+    pub fn with_capacity(capacity: usize) -> Self {
         Self { first: 0, ring: VecDeque::with_capacity(capacity), open: 0 }
     }
 
     /// Number for the next publish; its answer is due at `deadline` (monotonic ns, never falling).
-    pub(super) fn register(&mut self, who: T, deadline: u64) -> u64 {
+    pub fn register(&mut self, who: T, deadline: u64) -> u64 {
         self.ring.push_back(Some(Waiting { who, deadline }));
         self.open += 1;
         self.first + self.ring.len() as u64 - 1
     }
 
     /// The publish `number` was answered; `None` if nobody waits for it any more.
-    pub(super) fn resolve(&mut self, number: u64) -> Option<T> {
+    pub fn resolve(&mut self, number: u64) -> Option<T> {
         let place = usize::try_from(number.checked_sub(self.first)?).ok()?;
         let waiting = self.ring.get_mut(place)?.take()?;
         self.open -= 1;
@@ -38,7 +40,7 @@ impl<T> PubAcks<T> {
     }
 
     /// The oldest publish whose answer is overdue.
-    pub(super) fn pop_overdue(&mut self, now: u64) -> Option<T> {
+    pub fn pop_overdue(&mut self, now: u64) -> Option<T> {
         if self.ring.front()?.as_ref()?.deadline > now {
             return None;
         }
@@ -50,13 +52,15 @@ impl<T> PubAcks<T> {
     }
 
     /// The connection is gone: nobody waits any more. Numbers go on, so that no late answer fits.
-    pub(super) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.first += self.ring.len() as u64;
         self.ring.clear();
         self.open = 0;
     }
 
-    pub(super) fn open(&self) -> usize {
+    /// Publishes without an answer.
+    #[must_use]
+    pub fn open(&self) -> usize {
         self.open
     }
 
