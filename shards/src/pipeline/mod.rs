@@ -309,7 +309,7 @@ impl Pipeline {
         match self.bus.classify(msg) {
             Arrival::Delivery(place, msg) => {
                 let Some(reader) = self.readers.get_mut(place) else { return };
-                let (parcel, news) = reader.on_delivery(now, msg, &self.settings, &mut self.bus);
+                let (parcel, news) = reader.on_delivery(now, msg, &mut self.bus);
                 self.reader_news(now, place, news);
                 if let Some(parcel) = parcel {
                     self.hand(now, parcel);
@@ -473,8 +473,7 @@ impl Pipeline {
             Mail::Lost { shard } => {
                 for place in 0..self.readers.len() {
                     let why = format!("shard {shard} lost what it had been handed");
-                    let (settings, bus) = (&self.settings, &mut self.bus);
-                    let news = self.readers[place].resync(now, &why, settings, bus);
+                    let news = self.readers[place].resync(now, &why, &mut self.bus);
                     self.reader_news(now, place, news);
                 }
             }

@@ -190,13 +190,7 @@ impl Reader {
     }
 
     /// Begin again at the ack floor, on the same connection.
-    pub(super) fn resync(
-        &mut self,
-        now: Now,
-        why: &str,
-        settings: &Settings,
-        bus: &mut Bus,
-    ) -> ReaderNews {
+    pub(super) fn resync(&mut self, now: Now, why: &str, bus: &mut Bus) -> ReaderNews {
         if self.phase != Phase::Reading {
             return ReaderNews::Nothing;
         }
@@ -231,7 +225,7 @@ impl Reader {
         }
         let (act, news) = self.lease.tick(now, rng);
         self.act_on_lease(now, act, settings, bus);
-        let ended = self.on_lease_news(now, news, settings, bus);
+        let ended = self.on_lease_news(now, news, bus);
         if ended == ReaderNews::EpochEnded {
             return ended;
         }
@@ -240,7 +234,7 @@ impl Reader {
             Phase::Reading => {
                 self.extend_held(now, bus);
                 return match self.puller.tick(now.mono) {
-                    PullNews::Inspect => self.resync(now, "the consumer is silent", settings, bus),
+                    PullNews::Inspect => self.resync(now, "the consumer is silent", bus),
                     _ => ReaderNews::Nothing,
                 };
             }
@@ -254,14 +248,13 @@ impl Reader {
         &mut self,
         now: Now,
         msg: Msg,
-        settings: &Settings,
         bus: &mut Bus,
     ) -> (Option<Parcel>, ReaderNews) {
         if let Some(status) = msg.status() {
             let unserved = pending_messages(&msg);
             let id = super::bus::tail_number(msg.subject()).unwrap_or(0);
             let news = self.puller.on_status(now.mono, id, &status, unserved);
-            return (None, self.on_pull_news(now, news, &msg, settings, bus));
+            return (None, self.on_pull_news(now, news, &msg, bus));
         }
         if self.phase != Phase::Reading {
             return (None, ReaderNews::Nothing); // Of an epoch that has ended; it comes again.
@@ -272,7 +265,7 @@ impl Reader {
         let (stored, delivered) = (ack.timestamp_ns, ack.delivered);
         if consumer_seq != self.consumer_seq + 1 {
             // A delivery went elsewhere: acknowledging past it would lose it.
-            return (None, self.resync(now, "a delivery was missed", settings, bus));
+            return (None, self.resync(now, "a delivery was missed", bus));
         }
         self.consumer_seq = consumer_seq;
         self.puller.on_message(now.mono, msg.frame_len() as u64);
@@ -414,14 +407,7 @@ impl Reader {
         ReaderNews::EpochEnded
     }
 
-    fn on_pull_news(
-        &mut self,
-        now: Now,
-        news: PullNews,
-        msg: &Msg,
-        settings: &Settings,
-        bus: &mut Bus,
-    ) -> ReaderNews {
+    fn on_pull_news(&mut self, now: Now, news: PullNews, msg: &Msg, bus: &mut Bus) -> ReaderNews {
         match news {
             PullNews::Fine | PullNews::Void => ReaderNews::Nothing,
             PullNews::Refused => {
@@ -429,7 +415,7 @@ impl Reader {
                 self.trouble = Some(format!("the server refuses our pull: {}", status.trim()));
                 ReaderNews::Nothing
             }
-            PullNews::Inspect => self.resync(now, "the consumer is gone", settings, bus),
+            PullNews::Inspect => self.resync(now, "the consumer is gone", bus),
         }
     }
 }
@@ -452,7 +438,7 @@ impl Reader {
         let result = ack.map_or(PutResult::Failed, put_result);
         let (act, news) = self.lease.on_put(now, result, rng);
         self.act_on_lease(now, act, settings, bus);
-        self.on_lease_news(now, news, settings, bus)
+        self.on_lease_news(now, news, bus)
     }
 
     /// The lease's key was read.
@@ -470,16 +456,10 @@ impl Reader {
         };
         let (act, news) = self.lease.on_read(now, key, rng);
         self.act_on_lease(now, act, settings, bus);
-        self.on_lease_news(now, news, settings, bus)
+        self.on_lease_news(now, news, bus)
     }
 
-    fn on_lease_news(
-        &mut self,
-        now: Now,
-        news: LeaseNews,
-        settings: &Settings,
-        bus: &mut Bus,
-    ) -> ReaderNews {
+    fn on_lease_news(&mut self, now: Now, news: LeaseNews, bus: &mut Bus) -> ReaderNews {
         match news {
             LeaseNews::Nothing => ReaderNews::Nothing,
             LeaseNews::Acquired => {

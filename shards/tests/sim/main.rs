@@ -107,8 +107,11 @@ fn close(parts: &[(Sum, Vec<String>)], took: Duration) {
     eprintln!(
         "sim: {runs} runs, {events} events, {} steps, {} virtual s in {:.1} s ({:.0} runs/s); \
          {} events published again behind earlier ones",
-        total(|s| s.steps), total(|s| s.seconds), took.as_secs_f64(),
-        runs as f64 / took.as_secs_f64(), total(|s| s.republished),
+        total(|s| s.steps),
+        total(|s| s.seconds),
+        took.as_secs_f64(),
+        runs as f64 / took.as_secs_f64(),
+        total(|s| s.republished),
     );
     for (place, name) in FAULTS.iter().chain(&["shard rebuilt"]).enumerate() {
         let times: u64 = parts.iter().map(|(sum, _)| sum.faults[place]).sum();
@@ -122,7 +125,11 @@ fn close(parts: &[(Sum, Vec<String>)], took: Duration) {
         }
     }
     if let Some(text) = failures.first() {
-        panic!("{} of {} runs failed; the first:\n{text}", failures.len(), runs + failures.len() as u64);
+        panic!(
+            "{} of {} runs failed; the first:\n{text}",
+            failures.len(),
+            runs + failures.len() as u64
+        );
     }
 }
 

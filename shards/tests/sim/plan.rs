@@ -132,6 +132,8 @@ fn cdc(rng: &mut Rng) -> CdcSettings {
         claim_ttl_s: one_of(rng, &[1, 10, 30]),
         dedup_window: one_of(rng, &[0, 4, 64, 4096]),
         dedup_required: rng.u8(..4) != 0,
+        count_unhandled: false,
+        retry_delays: (50 * MS, 1_000 * MS),
         legacy_dedup: rng.u8(..5) == 0,
         dlq_stream: stream(DEAD_LETTERS, "v1.dlq.>"),
         dlq_subject: "v1.dlq".into(),
