@@ -37,7 +37,11 @@ demo: build ## The whole path on this machine with private servers; DEMO_SECONDS
 .PHONY: test
 test: setup cpu ## Every test, against real servers too, and a few hundred simulated runs
 	cargo test -p daisi-shards --no-default-features
-	DAISI_SIM_SEEDS=$(SEEDS_TEST) cargo test --workspace
+	DAISI_SIM_SEEDS=$(SEEDS_TEST) cargo test --workspace --features daisi/fault
+
+.PHONY: live
+live: setup cpu ## The built binary against real servers alone, kill points included
+	cargo test -p daisi --features fault --test live
 
 .PHONY: lint
 lint: style ## style, then licences and advisories where cargo-deny is installed
@@ -48,7 +52,7 @@ lint: style ## style, then licences and advisories where cargo-deny is installed
 style: cpu ## Format, and clippy with and without the feature runtime
 	cargo fmt --all --check
 	cargo fmt --manifest-path benches/peers/Cargo.toml --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --features daisi/fault --all-targets -- -D warnings
 	cargo clippy -p daisi-shards --no-default-features --all-targets -- -D warnings
 
 .PHONY: setup
@@ -76,13 +80,13 @@ fuzz: cpu ## Every fuzz target for TIME=60 seconds; needs a nightly compiler
 
 .PHONY: bench
 bench: build ## Measure daisi beside its peers in one run; BENCH= takes arguments (benches/README.md)
-	cargo build --release -p daisi-bench
+	cargo build --release -p daisi-bench -p daisi-relay
 	cargo build --release --manifest-path benches/peers/Cargo.toml
-	$(TARGET)/release/bench --daisi $(TARGET)/release/daisi --peers $(PEERS)/release $(BENCH)
+	$(TARGET)/release/bench --daisi $(TARGET)/release/daisi --relay $(TARGET)/release/daisi-relay --peers $(PEERS)/release $(BENCH)
 
 .PHONY: bench-micro
-bench-micro: cpu ## Time and allocations of the transform alone, an event
-	cargo bench -p daisi-shards --no-default-features --bench cdc
+bench-micro: cpu ## Time and allocations an event of transform, decoders and dedup, each alone
+	cargo bench -p daisi-shards --no-default-features --bench '*'
 
 .PHONY: deny
 deny: ## Licences, advisories, duplicates, sources (deny.toml); installs cargo-deny when missing

@@ -10,11 +10,12 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-const MANIFESTS: [&str; 6] = [
+const MANIFESTS: [&str; 7] = [
     "Cargo.toml",
     "shards/Cargo.toml",
     "loadtest/Cargo.toml",
     "benches/harness/Cargo.toml",
+    "benches/relay/Cargo.toml",
     "benches/peers/Cargo.toml",
     "shards/fuzz/Cargo.toml",
 ];
