@@ -15,7 +15,8 @@ use std::hash::{DefaultHasher, Hasher};
 use std::hint::black_box;
 
 const EVENTS: u64 = 230; // With 1,100 bytes each about what one read of 256 KiB brings.
-const REPLY: &[u8] = b"$JS.ACK.cdc_events_stream.cdc_consumers.1.1234567.1234567.1748772000123456789.77";
+const REPLY: &[u8] =
+    b"$JS.ACK.cdc_events_stream.cdc_consumers.1.1234567.1234567.1748772000123456789.77";
 
 fn main() {
     let (mut deliveries, mut acks) = (BytesMut::new(), BytesMut::new());

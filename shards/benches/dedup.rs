@@ -31,9 +31,13 @@ fn main() {
         Case {
             name: "dedup: hash of a key",
             events: EVENTS,
-            round: Box::new(|| section(|| (0..EVENTS).for_each(|_| {
-                black_box(SipHasher13::new_with_keys(1, 2).hash(black_box(KEY)).as_u128());
-            }))),
+            round: Box::new(|| {
+                section(|| {
+                    (0..EVENTS).for_each(|_| {
+                        black_box(SipHasher13::new_with_keys(1, 2).hash(black_box(KEY)).as_u128());
+                    })
+                })
+            }),
         },
         Case {
             name: "dedup: window of 1,000,000, full: look up, drop the oldest, insert",
