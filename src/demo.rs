@@ -64,7 +64,7 @@ fn demo() -> Result<Exit, String> {
     let plan = plan(&stack)?;
     let process = Process::start(&plan).map_err(|error| error.to_string())?;
     println!(
-        "nats {} and redis {} run in {}; daisi on core {:?}, pages on http://{}",
+        "nats-server {} and redis-server {} run in {}; daisi on core {:?}, pages on http://{}",
         stack.nats.version().map_err(|error| error.to_string())?,
         stack.redis.version().map_err(|error| error.to_string())?,
         stack.folder().display(),
@@ -307,10 +307,13 @@ fn conclude(report: &Report, books: &Books, left: u64) -> Exit {
     let _infallible = write_table(&mut text, report, books);
     let mut out = std::io::stdout().lock();
     let _broken = out.write_all(text.as_bytes());
-    let expected = outcomes.sent == books.pulled - books.returned;
-    let fine = outcomes.is_clean() && books.balance() && books.in_flight == 0 && expected && left == 0;
+    let expected = report.published == books.pulled - books.returned;
+    let fine =
+        outcomes.is_clean() && books.balance() && books.in_flight == 0 && expected && left == 0;
     let verdict = match fine {
-        true => "every event accounted for: nothing lost, nothing doubled, order kept, books balance",
+        true => {
+            "every event accounted for: nothing lost, nothing doubled, order kept, books balance"
+        }
         false => "NOT in order: see the table; the first faults are listed above",
     };
     let _broken = writeln!(out, "\n{verdict}");
@@ -323,7 +326,7 @@ fn write_table(out: &mut String, report: &Report, books: &Books) -> std::fmt::Re
     let row = |out: &mut String, left: (&str, u64), right: (&str, u64)| {
         writeln!(out, "    {:<20} {:>10}        {:<20} {:>10}", left.0, left.1, right.0, right.1)
     };
-    row(out, ("published by us", outcomes.sent), ("delivered on wa.>", outcomes.delivered))?;
+    row(out, ("published by us", report.published), ("delivered on wa.>", outcomes.delivered))?;
     row(out, ("pulled by daisi", books.pulled), ("expected there", outcomes.expected))?;
     row(out, ("  processed", books.committed), ("lost", outcomes.lost))?;
     row(out, ("  duplicate", books.duplicate), ("doubled", outcomes.duplicated))?;

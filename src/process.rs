@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::shards::pool::{Pool, PoolError};
-use ::shards::shard::Notice;
+use ::shards::shard::{Command, Notice};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -22,6 +22,9 @@ use view::Conditions;
 
 /// How often the control thread looks round when nobody tells it anything.
 const ROUND: Duration = Duration::from_millis(200);
+
+/// How often the shards are asked for the books of their companies.
+const BOOKS_EVERY: Duration = Duration::from_secs(2);
 
 /// Why the process cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +142,12 @@ impl Process {
     /// # Errors
     /// A shard has died.
     pub fn run(self, stop: &Receiver<i32>) -> Result<u64, ProcessError> {
+        let mut books_at = Instant::now();
         loop {
+            if self.plan.metrics.companies_max > 0 && Instant::now() >= books_at {
+                books_at = Instant::now() + BOOKS_EVERY;
+                self.ask_books();
+            }
             crossbeam_channel::select! {
                 recv(stop) -> _ => break,
                 recv(self.pool.notices) -> notice => match notice {
@@ -150,6 +158,18 @@ impl Process {
             }
         }
         self.stop()
+    }
+
+    // Companies have series only where the configuration asks for it.
+    fn ask_books(&self) {
+        for (place, member) in self.pool.members.iter().enumerate() {
+            let (asker, answer) = bounded(1);
+            if member.order(Command::Books(asker))
+                && let Ok(books) = answer.recv_timeout(ROUND)
+            {
+                self.conditions.update_books(place, books);
+            }
+        }
     }
 
     fn on_notice(&self, notice: Notice) -> Result<(), ProcessError> {

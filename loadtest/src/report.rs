@@ -95,6 +95,8 @@ pub fn latency_histogram() -> Histogram<u64> {
 pub struct Report {
     /// What became of the events.
     pub outcomes: Outcomes,
+    /// Events published with a PubAck, duplicates included.
+    pub published: u64,
     /// Acknowledged events a second, from first to last.
     pub rate: f64,
     /// Seconds from the first planned time to the last PubAck.
@@ -119,6 +121,7 @@ impl Report {
         let elapsed_s = sent.elapsed.as_secs_f64();
         Self {
             outcomes: checker.outcomes(),
+            published: sent.acked,
             rate: sent.acked as f64 / elapsed_s.max(1e-9),
             elapsed_s,
             resent: sent.resent,

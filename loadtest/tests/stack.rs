@@ -21,8 +21,8 @@ fn nats_and_redis_are_ready_at_once_and_leave_nothing() {
     println!("nats and redis ready in {took:?}");
     // Far above the aim: other tests and builds share the machine.
     assert!(took < Duration::from_secs(5), "took {took:?}");
-    assert!(stack.nats.version().unwrap().contains("nats-server"));
-    assert!(stack.redis.version().unwrap().contains("Redis"));
+    assert!(stack.nats.version().unwrap().starts_with("2."));
+    assert!(stack.redis.version().unwrap().contains('.'));
     let folder = stack.folder().to_owned();
     let pids = [stack.nats.pid().unwrap(), stack.redis.pid().unwrap()];
     drop(stack);

@@ -133,8 +133,8 @@ impl Outcome {
 
 /// Table labels with counters of their own; the last one stands for everything else.
 pub const TABLES: [&str; 5] = ["messages", "chats", "agents", "contacts", "other"];
-/// Foreign table names that get a label of their own; a name is the peer's word, so they are bounded.
-pub const FOREIGN_TABLES_MAX: usize = 64;
+/// Names from outside that get a label of their own; the peer chooses them, so they are bounded.
+pub const NAMES_MAX: usize = 64;
 /// Reasons of dead letters: those of the transform, then ours.
 pub const REASONS_MAX: usize = 24;
 
@@ -147,31 +147,50 @@ pub struct TableFigures {
     pub published: [Counter; 2],
     /// Events that were known as done, and that were not.
     pub dedup: [Counter; 2],
+    /// From receipt to PubAck.
+    pub processing: Histogram,
 }
 
-/// Skipped events of a table that no rule names.
+/// A count under a name that came from outside.
 #[derive(Debug)]
-pub struct ForeignTable {
-    /// Its name, cut to 64 bytes.
+pub struct Named {
+    /// The name, cut to 64 bytes.
     pub name: String,
     /// How many.
-    pub skipped: Counter,
+    pub count: Counter,
 }
 
-/// The foreign tables seen so far.
+/// Counts under names from outside, in the order of their first sight; full when [`NAMES_MAX`] are in.
 #[derive(Debug)]
-pub struct ForeignTables([OnceLock<ForeignTable>; FOREIGN_TABLES_MAX]);
+pub struct NamedCounts([OnceLock<Named>; NAMES_MAX]);
 
-impl Default for ForeignTables {
+impl Default for NamedCounts {
     fn default() -> Self {
         Self(std::array::from_fn(|_| OnceLock::new()))
     }
 }
 
-impl ForeignTables {
-    /// Those with a label of their own, in the order of their first sight.
-    pub fn iter(&self) -> impl Iterator<Item = &ForeignTable> {
+impl NamedCounts {
+    /// Names and counts so far.
+    pub fn iter(&self) -> impl Iterator<Item = &Named> {
         self.0.iter().map_while(OnceLock::get)
+    }
+
+    /// Count one under `name`. False if there is no room for one more name.
+    pub fn inc(&self, name: &[u8]) -> bool {
+        let name = &name[..name.len().min(64)];
+        for slot in &self.0 {
+            let new = || Named {
+                name: String::from_utf8_lossy(name).into_owned(),
+                count: Counter::default(),
+            };
+            let named = slot.get_or_init(new);
+            if named.name.as_bytes() == name {
+                named.count.inc();
+                return true;
+            }
+        }
+        false
     }
 }
 
@@ -187,8 +206,10 @@ pub struct ShardFigures {
     pub redelivered: Counter,
     /// By table, in the order of [`TABLES`].
     pub tables: [TableFigures; TABLES.len()],
-    /// Skipped foreign tables; slots are filled from the front and never change.
-    pub foreign: ForeignTables,
+    /// Skipped events of tables that no rule names.
+    pub foreign: NamedCounts,
+    /// Columns the old service did not know, as `<table>.<column>`; empty unless asked for.
+    pub unhandled: NamedCounts,
     /// Dead letters by reason, in the order of `pipeline::reasons`.
     pub reasons: [Counter; REASONS_MAX],
     /// Publishes that failed and were sent again.
@@ -225,8 +246,6 @@ pub struct ShardFigures {
     pub heartbeat_ms: Gauge,
     /// Turns of the shard's loop.
     pub turns: Counter,
-    /// From receipt to PubAck.
-    pub processing: Histogram,
     /// From publish to PubAck.
     pub publish: Histogram,
     /// From claim to its reply.
@@ -242,27 +261,16 @@ impl ShardFigures {
 
     /// Count a skipped event of a foreign table under its name, or under `other` when names run out.
     pub fn skip_foreign(&self, name: &[u8]) {
-        let name = &name[..name.len().min(64)];
-        for slot in &self.foreign.0 {
-            let Some(table) = slot.get() else {
-                let name = String::from_utf8_lossy(name).into_owned();
-                let table = slot.get_or_init(|| ForeignTable { name, skipped: Counter::default() });
-                table.skipped.inc();
-                return;
-            };
-            if table.name.as_bytes() == name {
-                table.skipped.inc();
-                return;
-            }
+        if !self.foreign.inc(name) {
+            self.tables[TABLES.len() - 1].outcomes[Outcome::Filtered as usize].inc();
         }
-        self.tables[TABLES.len() - 1].outcomes[Outcome::Filtered as usize].inc();
     }
 
     /// Events with this outcome, over all tables.
     #[must_use]
     pub fn outcome(&self, outcome: Outcome) -> u64 {
         let named: u64 = self.tables.iter().map(|t| t.outcomes[outcome as usize].get()).sum();
-        let foreign = self.foreign.iter().map(|table| table.skipped.get());
+        let foreign = self.foreign.iter().map(|table| table.count.get());
         named + if outcome == Outcome::Filtered { foreign.sum() } else { 0 }
     }
 }
@@ -277,7 +285,7 @@ mod tests {
         let figures = ShardFigures::new();
         (0..100).for_each(|n| figures.skip_foreign(format!("t{n}").as_bytes()));
         figures.skip_foreign(b"t5");
-        assert_eq!(figures.foreign.iter().nth(5).map(|t| t.skipped.get()), Some(2));
+        assert_eq!(figures.foreign.iter().nth(5).map(|t| t.count.get()), Some(2));
         assert_eq!(figures.tables[4].outcomes[2].get(), 36);
         assert_eq!(figures.outcome(Outcome::Filtered), 101);
     }

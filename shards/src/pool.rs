@@ -108,16 +108,17 @@ impl Pool {
                 figures: Arc::clone(&figures),
             };
             let obituary = Obituary(shard, notice_tx.clone());
-            let thread = LocalExecutorBuilder::new(core.map_or(Placement::Unbound, Placement::Fixed))
-                .name(&format!("shard-{shard}"))
-                .preempt_timer(PREEMPT)
-                .io_memory(IO_MEMORY)
-                .spin_before_park(plan.spin)
-                .spawn(move || async move {
-                    let _obituary = obituary;
-                    Shard::new(plan, ports, end.listen()).run().await;
-                })
-                .map_err(|error| PoolError::Spawn { shard, core, reason: error.to_string() })?;
+            let thread =
+                LocalExecutorBuilder::new(core.map_or(Placement::Unbound, Placement::Fixed))
+                    .name(&format!("shard-{shard}"))
+                    .preempt_timer(PREEMPT)
+                    .io_memory(IO_MEMORY)
+                    .spin_before_park(plan.spin)
+                    .spawn(move || async move {
+                        let _obituary = obituary;
+                        Shard::new(plan, ports, end.listen()).run().await;
+                    })
+                    .map_err(|error| PoolError::Spawn { shard, core, reason: error.to_string() })?;
             members.push(Member { shard, core, figures, commands, bell, thread: Some(thread) });
         }
         Ok(Self { members, notices })

@@ -10,9 +10,7 @@ use crate::edge::mailbox::{Ears, PostOffice};
 use crate::edge::target::{Address, NatsTarget, RedisTarget};
 use crate::id::{PartitionId, ShardId};
 use crate::metrics::ShardFigures;
-use crate::pipeline::{
-    Books, Effect, Input, Mail, Pipeline, Quarantine, Settings, Status, TICK,
-};
+use crate::pipeline::{Books, Effect, Input, Mail, Pipeline, Quarantine, Settings, Status, TICK};
 use crate::wire::nats::auth::Credentials;
 use bytes::BytesMut;
 use crossbeam_channel::{Receiver, Sender};
@@ -366,8 +364,7 @@ impl Shard {
         let (seeds, learnt) = (&self.plan.nats.seeds, &self.learnt);
         let place = self.seeds_next % (seeds.len() + learnt.len());
         self.seeds_next = self.seeds_next.wrapping_add(1);
-        self.address =
-            seeds.get(place).unwrap_or_else(|| &learnt[place - seeds.len()]).clone();
+        self.address = seeds.get(place).unwrap_or_else(|| &learnt[place - seeds.len()]).clone();
         match self.plan.nats.credentials.load() {
             Ok(credentials) => self.credentials = Some(credentials),
             Err(why) => return self.pipeline.handle(now, Input::NatsClosed(&why)),

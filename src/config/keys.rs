@@ -458,6 +458,13 @@ pub const KEYS: &[Key] = &[
         "About 40 MB a shard; covers what a restart of a server redelivers.",
     ),
     key(
+        "cdc.extend_stream",
+        Kind::Flag,
+        "false",
+        "Add missing subjects to an existing source stream.",
+        "What exists is the operator's: it is altered only where he says so.",
+    ),
+    key(
         "cdc.legacy_dedup",
         Kind::Flag,
         "false",

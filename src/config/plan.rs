@@ -196,6 +196,8 @@ pub struct CdcPlan {
     pub dedup_required: bool,
     /// Published events remembered in memory by each shard.
     pub dedup_lru: usize,
+    /// Add missing subjects to an existing source stream.
+    pub extend_stream: bool,
     /// Also set the old service's key.
     pub legacy_dedup: bool,
     /// Redelivery time; also the life of a claim.

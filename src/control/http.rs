@@ -1,6 +1,7 @@
 //! Routes of the control pages and their answers. Invariant: every answer but the index and `/metrics` is
 //! JSON, errors too; nothing here changes the state of the process.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::Board;
-use super::view::{DependencyState, ShardStatus};
+use super::view::{DependencyState, ShardSnapshot, ShardStatus};
 
 /// Prometheus text format, version 0.0.4: what the encoder of the `prometheus` crate writes.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -72,7 +73,8 @@ async fn ready(State(board): State<Arc<Board>>) -> Response {
 }
 
 async fn shards(State(board): State<Arc<Board>>) -> Json<Vec<ShardPage>> {
-    Json(board.statuses().into_iter().map(ShardPage::from).collect())
+    let pages = board.statuses().into_iter().zip(board.snapshots()).map(ShardPage::from);
+    Json(pages.collect())
 }
 
 async fn not_found(uri: Uri) -> Response {
@@ -106,6 +108,8 @@ struct ShardPage {
     partitions: Vec<u16>,
     in_flight: u64,
     lag_seconds: f64,
+    pulled: u64,
+    outcomes: BTreeMap<&'static str, u64>,
     dependencies: Vec<DependencyPage>,
 }
 
@@ -118,8 +122,12 @@ struct DependencyPage {
     since_seconds: u64,
 }
 
-impl From<ShardStatus> for ShardPage {
-    fn from(status: ShardStatus) -> Self {
+impl From<(ShardStatus, ShardSnapshot)> for ShardPage {
+    fn from((status, snapshot): (ShardStatus, ShardSnapshot)) -> Self {
+        let mut outcomes = BTreeMap::new();
+        for event in &snapshot.events {
+            *outcomes.entry(event.outcome.as_str()).or_default() += event.count;
+        }
         let dependencies = status.dependencies.into_iter().map(|dependency| {
             let (state, cause) = match dependency.state {
                 DependencyState::Up => ("up", None),
@@ -142,6 +150,8 @@ impl From<ShardStatus> for ShardPage {
             partitions: status.partitions,
             in_flight: status.in_flight,
             lag_seconds: status.lag.as_secs_f64(),
+            pulled: snapshot.pulled,
+            outcomes,
             dependencies: dependencies.collect(),
         }
     }
@@ -155,7 +165,7 @@ mod tests {
 
     use super::super::ControlServer;
     use super::super::ready::Phase;
-    use super::super::view::{Dependency, ShardSnapshot, ShardView};
+    use super::super::view::{Dependency, ShardView};
     use super::*;
     use crate::config::plan::Plan;
     use crate::config::{Config, Sources};

@@ -17,8 +17,8 @@ use ::shards::wire::nats::conn::ConnSettings;
 use crate::config::plan::{AckPolicy, CdcPlan, Envelope, Plan, Secret, ServerAddress, Stage};
 use crate::tls;
 
-/// Backoff between attempts to connect: reference nats-jetstream.md section 1.7.
-const BACKOFF: (u64, u64) = (50 * MS, 4_000 * MS);
+/// Backoff between attempts to connect. The cap is what keeps the resumption after an outage below 2 s.
+const BACKOFF: (u64, u64) = (50 * MS, 1_000 * MS);
 /// Companies whose state a shard keeps at once.
 const COMPANIES_MAX: u32 = 200_000;
 /// Dead letters of the server's own duplicate window and age: contract ingest.md section 1.2.
@@ -117,7 +117,7 @@ fn cdc_settings(plan: &Plan) -> Result<CdcSettings, String> {
             Some(cdc.stream_bytes_max),
             DUPLICATE_WINDOW,
         ),
-        extend_stream: false,
+        extend_stream: cdc.extend_stream,
         consumer: cdc.consumer.clone(),
         partitions: cdc.partitions,
         ack: match cdc.ack_policy {
@@ -146,6 +146,7 @@ fn cdc_settings(plan: &Plan) -> Result<CdcSettings, String> {
         dedup_window: count(cdc.dedup_lru),
         dedup_required: cdc.dedup_required,
         legacy_dedup: cdc.legacy_dedup,
+        count_unhandled: plan.metrics.unhandled_fields,
         dlq_stream: stream(
             &cdc.dlq_stream,
             vec![format!("{}.>", cdc.dlq_subject)],

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ::shards::id::ShardId;
 use ::shards::metrics::{Histogram, Outcome as ShardOutcome, ShardFigures, TABLES};
-use ::shards::pipeline::{Status, reason_labels};
+use ::shards::pipeline::{Books, Status, reason_labels};
 use ::shards::pool::Pool;
 
 use crate::control::view::{
-    Buckets, DedupCount, Dependency, DependencyState, EventCount, Outcome, PublishCount,
-    ShardSnapshot, ShardStatus, ShardView, TableTimes,
+    Buckets, CompanyCount, DedupCount, Dependency, DependencyState, EventCount, Outcome,
+    PublishCount, ShardSnapshot, ShardStatus, ShardView, TableTimes, UnhandledField,
 };
 
 /// What the shards last said of themselves. The pages read it from their thread, the control thread
@@ -29,6 +29,7 @@ pub(super) struct Conditions {
 struct Condition {
     status: Option<Status>,
     since: HashMap<&'static str, (bool, Instant)>,
+    companies: Vec<CompanyCount>,
 }
 
 struct View {
@@ -65,6 +66,23 @@ impl Conditions {
             }
         }
         condition.status = Some(status);
+    }
+
+    /// A shard has told its books.
+    pub(super) fn update_books(&self, shard: usize, books: Vec<(Box<[u8]>, Books)>) {
+        let Some(Ok(mut condition)) = self.shards.get(shard).map(|c| c.lock()) else { return };
+        let company = |(name, books): (Box<[u8]>, Books)| CompanyCount {
+            company: String::from_utf8_lossy(&name).into_owned(),
+            // What was given back is read, and counted, again.
+            pulled: books.pulled - books.returned,
+            committed: books.committed,
+            filtered: books.filtered,
+            duplicate: books.duplicate,
+            dead_lettered: books.dead_lettered,
+            expired: 0,
+            in_flight: books.in_flight(),
+        };
+        condition.companies = books.into_iter().map(company).collect();
     }
 
     /// Events without outcome, over all shards.
@@ -108,14 +126,11 @@ impl ShardView for View {
             events: events(figures),
             published: figures.tables.iter().zip(TABLES).map(published).collect(),
             dedup: figures.tables.iter().zip(TABLES).map(dedup).collect(),
-            processing: vec![TableTimes {
-                table: "all".to_owned(),
-                times: buckets(&figures.processing),
-            }],
+            processing: figures.tables.iter().zip(TABLES).map(processing).collect(),
             publish_times: buckets(&figures.publish),
             redis_times: buckets(&figures.claim),
-            unhandled_fields: Vec::new(),
-            companies: Vec::new(),
+            unhandled_fields: figures.unhandled.iter().filter_map(unhandled).collect(),
+            companies: self.condition.lock().map(|c| c.companies.clone()).unwrap_or_default(),
             reconnects: figures.nats_connects.get().saturating_sub(1)
                 + figures.redis_connects.get().saturating_sub(1),
             turns: figures.turns.get(),
@@ -162,7 +177,7 @@ fn events(figures: &ShardFigures) -> Vec<EventCount> {
         }
     }
     for foreign in figures.foreign.iter() {
-        push(&foreign.name, Outcome::Filtered, "", foreign.skipped.get());
+        push(&foreign.name, Outcome::Filtered, "", foreign.count.get());
     }
     // A dead letter's table is often unreadable: its reason is what counts.
     for (reason, count) in reason_labels().into_iter().zip(&figures.reasons) {
@@ -175,6 +190,16 @@ fn events(figures: &ShardFigures) -> Vec<EventCount> {
 fn published((table, name): (&::shards::metrics::TableFigures, &str)) -> PublishCount {
     let [succeeded, failed] = [0, 1].map(|place: usize| table.published[place].get());
     PublishCount { table: name.to_owned(), succeeded, failed }
+}
+
+fn processing((table, name): (&::shards::metrics::TableFigures, &str)) -> TableTimes {
+    TableTimes { table: name.to_owned(), times: buckets(&table.processing) }
+}
+
+fn unhandled(named: &::shards::metrics::Named) -> Option<UnhandledField> {
+    let (table, field) = named.name.split_once('.')?;
+    let (table, field) = (table.to_owned(), field.to_owned());
+    Some(UnhandledField { table, field, count: named.count.get() })
 }
 
 fn dedup((table, name): (&::shards::metrics::TableFigures, &str)) -> DedupCount {

@@ -60,7 +60,7 @@ pub async fn ensure_streams(context: &Context) -> Result<(), Error> {
                 name: name.to_owned(),
                 subjects: vec![subjects.to_owned()],
                 max_age,
-                max_bytes: 16 << 30,
+                max_bytes: 4 << 30,
                 storage: stream::StorageType::File,
                 duplicate_window: Duration::from_secs(120),
                 ..stream::Config::default()

@@ -165,7 +165,7 @@ impl<K: Kind> Server<K> {
         &self.home
     }
 
-    /// First line of `<binary> --version`.
+    /// The number in the first line of `<binary> --version`, such as `2.9.10`.
     ///
     /// # Errors
     /// The binary could not be run.
@@ -174,7 +174,11 @@ impl<K: Kind> Server<K> {
             .arg("--version")
             .output()
             .map_err(|e| StackError::io("ask the version of", K::NAME, e))?;
-        Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        // "nats-server: v2.9.10", "Redis server v=7.0.15 sha=...", "postgres (PostgreSQL) 15.18 (...)"
+        let numbers = text.split_ascii_whitespace().map(|word| word.trim_start_matches(['v', '=']));
+        let mut versions = numbers.filter(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+        Ok(versions.next().unwrap_or_else(|| text.trim()).to_owned())
     }
 
     /// The last 2 KiB that it logged since its last start.

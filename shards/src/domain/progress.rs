@@ -65,7 +65,14 @@ impl Progress {
     }
 
     /// Take in a delivery: its stream sequence, acknowledgement subject, size and times.
-    pub fn admit(&mut self, seq: u64, ack: Bytes, bytes: u32, clock: u64, stored: u64) -> Admission {
+    pub fn admit(
+        &mut self,
+        seq: u64,
+        ack: Bytes,
+        bytes: u32,
+        clock: u64,
+        stored: u64,
+    ) -> Admission {
         if seq > self.last_seq {
             self.last_seq = seq;
             self.bytes += u64::from(bytes);
@@ -163,15 +170,15 @@ mod tests {
     fn the_floor_waits_for_the_slowest() {
         let mut progress = Progress::default();
         progress.restart(4);
-        assert_eq!([5, 7, 9].map(|seq| admit(&mut progress, seq)), [
-            Admission::New(0),
-            Admission::New(1),
-            Admission::New(2)
-        ]);
+        assert_eq!(
+            [5, 7, 9].map(|seq| admit(&mut progress, seq)),
+            [Admission::New(0), Admission::New(1), Admission::New(2)]
+        );
         assert!(progress.finish(2) && progress.finish(1));
         assert_eq!((progress.pop_durable(), progress.floor()), (None, 4));
         assert!(progress.finish(0));
-        let acked: Vec<u64> = std::iter::from_fn(|| progress.pop_durable()).map(|d| d.seq).collect();
+        let acked: Vec<u64> =
+            std::iter::from_fn(|| progress.pop_durable()).map(|d| d.seq).collect();
         assert_eq!(acked, [5, 7, 9]);
         assert_eq!((progress.floor(), progress.held(), progress.held_bytes()), (9, 0, 0));
     }

@@ -23,6 +23,9 @@ pub(super) const SID_REQUESTS: u64 = 2;
 /// Subscriptions of the readers' pulls begin here.
 pub(super) const SID_READERS: u64 = 16;
 
+/// Delay before bad credentials are tried again.
+const AUTH_RETRY: u64 = 4 * crate::clock::SEC;
+
 /// A flight of the stage, named so that a stale name is noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FlightRef {
@@ -126,7 +129,12 @@ impl Bus {
         self.down_reason = None;
         let out = self.conn.out();
         written(encode::encode_sub(out, format!("{}.a.*", self.inbox).as_bytes(), None, SID_ACKS));
-        written(encode::encode_sub(out, format!("{}.r.*", self.inbox).as_bytes(), None, SID_REQUESTS));
+        written(encode::encode_sub(
+            out,
+            format!("{}.r.*", self.inbox).as_bytes(),
+            None,
+            SID_REQUESTS,
+        ));
         for reader in 0..readers {
             self.subscribe_reader(reader);
         }
@@ -145,14 +153,20 @@ impl Bus {
     }
 
     /// The socket is closed, or has to be. True if the connection had been through its handshake.
-    pub(super) fn lost(&mut self, now: Now, why: &str, auth: bool, rng: &mut fastrand::Rng) -> bool {
+    pub(super) fn lost(
+        &mut self,
+        now: Now,
+        why: &str,
+        auth: bool,
+        rng: &mut fastrand::Rng,
+    ) -> bool {
         let was_ready = self.conn.is_ready();
         self.conn.close();
         self.acks.clear();
         self.requests.clear();
         let mut delay = self.backoff.next_delay(rng);
         if auth {
-            delay = self.settings.backoff.1; // Hammering a server with bad credentials helps nobody.
+            delay = AUTH_RETRY; // Hammering a server with bad credentials helps nobody.
         }
         if was_ready {
             delay = rng.u64(0..=self.settings.backoff.0); // First attempt at once, but not in step.
@@ -163,7 +177,11 @@ impl Bus {
     }
 
     /// Time goes by: reconnection, keep-alive, overdue handshake.
-    pub(super) fn tick(&mut self, now: Now, effects: &mut VecDeque<Effect>) -> Result<(), ConnError> {
+    pub(super) fn tick(
+        &mut self,
+        now: Now,
+        effects: &mut VecDeque<Effect>,
+    ) -> Result<(), ConnError> {
         match self.link {
             Link::Down { retry_at } if now.mono >= retry_at => {
                 self.link = Link::Connecting;
@@ -215,7 +233,12 @@ impl Bus {
         let deadline = now.mono + self.settings.api_timeout;
         self.requests.push_back(Request { number, asker, deadline });
         let reply = format!("{}.r.{number}", self.inbox);
-        written(encode::encode_pub(self.conn.out(), subject.as_bytes(), Some(reply.as_bytes()), body));
+        written(encode::encode_pub(
+            self.conn.out(),
+            subject.as_bytes(),
+            Some(reply.as_bytes()),
+            body,
+        ));
     }
 
     /// The next request that nobody answered in time.
@@ -259,7 +282,11 @@ impl Bus {
     }
 
     /// Register a hot publish: the number for its reply, and the two halves of the reply subject.
-    pub(super) fn begin_publish(&mut self, deadline: u64, who: AckFor) -> (u64, &str, &mut BytesMut) {
+    pub(super) fn begin_publish(
+        &mut self,
+        deadline: u64,
+        who: AckFor,
+    ) -> (u64, &str, &mut BytesMut) {
         let number = self.acks.register(who, deadline);
         (number, &self.inbox, self.conn.out())
     }
@@ -277,7 +304,12 @@ impl Bus {
     /// Send a pull for `reader`.
     pub(super) fn pull(&mut self, reader: usize, id: u64, subject: &str, body: &[u8]) {
         let reply = format!("{}.p{reader}.{id}", self.inbox);
-        written(encode::encode_pub(self.conn.out(), subject.as_bytes(), Some(reply.as_bytes()), body));
+        written(encode::encode_pub(
+            self.conn.out(),
+            subject.as_bytes(),
+            Some(reply.as_bytes()),
+            body,
+        ));
     }
 }
 

@@ -5,8 +5,8 @@
 //! The fence. Publishes are pipelined. When one fails, nothing new of its company is sent; the failed
 //! one is sent again; and an event behind it that the stream took meanwhile lies before it there, so it
 //! is sent again under a new id (`;r1`). How that is noticed needs no memory of the failure: in one
-//! reading the output sequences of a company must rise, and a PubAck that says `duplicate` with a lower
-//! one names a misplaced copy. So it holds after a crash as well.
+//! reading the output sequences of a company must rise, and a PubAck with a lower one names a misplaced
+//! copy, also one of an earlier life. Unless it says `duplicate` of an older change: that one came twice.
 
 use super::bus::{AckFor, Bus, FlightRef};
 use super::effect::Effect;
@@ -18,7 +18,7 @@ use super::setup::Facts;
 use super::tenant::{Books, NONE, TenantTable};
 use crate::clock::{MS, Now, SEC};
 use crate::domain::cdc::{
-    self, ChangeSpans, DLQ_COMPANY_UNKNOWN, DeadLetter, ErrorType, EVENT_TIME_BYTES, Reason,
+    self, ChangeSpans, DLQ_COMPANY_UNKNOWN, DeadLetter, EVENT_TIME_BYTES, ErrorType, Reason,
     Rejection, Sink, Table, TableLabel, Verdict,
 };
 use crate::domain::window::{IdHash, Window};
@@ -52,6 +52,8 @@ pub(super) struct Cx<'a> {
     pub(super) now: Now,
     pub(super) settings: &'a Settings,
     pub(super) facts: &'a Facts,
+    /// Connected, and `facts` are those of this connection: before that nobody knows where to publish.
+    pub(super) may_publish: bool,
     pub(super) bus: &'a mut Bus,
     pub(super) redis: &'a mut Redis,
     pub(super) rng: &'a mut fastrand::Rng,
@@ -138,18 +140,18 @@ impl Stage {
     pub(super) fn admit(&mut self, parcel: Parcel, quarantined: bool, cx: &mut Cx<'_>) {
         cx.figures.pulled.inc();
         self.open += 1;
-        let hint = cdc::company_hint(parcel.msg.subject()).filter(|hint| cdc::is_company(hint));
+        let hint = cdc::company_hint(parcel.subject()).filter(|hint| cdc::is_company(hint));
         if quarantined {
             let company = hint.map(|hint| String::from_utf8_lossy(hint).into());
             let detail = "cdc: handling this event made the process panic twice".to_owned();
             return self.bury(parcel, Grave { reason: REASON_PANIC, detail, company }, cx);
         }
-        match cdc::transform(&cx.settings.cdc.rules, parcel.msg.subject(), parcel.msg.payload()) {
+        match cdc::transform(&cx.settings.cdc.rules, parcel.subject(), parcel.msg.payload()) {
             Verdict::Forward(spans) if self.is_wanted(&parcel, &spans, cx) => {
                 self.forward(parcel, spans, cx);
             }
             Verdict::Forward(spans) => {
-                let change = spans.bind(parcel.msg.subject(), parcel.msg.payload());
+                let change = spans.bind(parcel.subject(), parcel.msg.payload());
                 let (tenant, table) = (self.tenants.place(change.company()), change.table());
                 self.tenants.get(tenant).books.pulled += 1;
                 self.settle(&parcel, tenant, Some(table as usize), Outcome::Filtered, cx);
@@ -177,18 +179,27 @@ impl Stage {
 
     fn is_wanted(&self, parcel: &Parcel, spans: &ChangeSpans, cx: &Cx<'_>) -> bool {
         let wanted = &cx.settings.cdc.companies;
-        let company = || spans.bind(parcel.msg.subject(), parcel.msg.payload()).company();
+        let company = || spans.bind(parcel.subject(), parcel.msg.payload()).company();
         wanted.is_empty() || wanted.iter().any(|name| name.as_bytes() == company())
     }
 
     fn forward(&mut self, parcel: Parcel, spans: ChangeSpans, cx: &mut Cx<'_>) {
-        let change = spans.bind(parcel.msg.subject(), parcel.msg.payload());
+        let change = spans.bind(parcel.subject(), parcel.msg.payload());
         let tenant = self.tenants.place(change.company());
         self.tenants.get(tenant).books.pulled += 1;
         self.scratch.clear();
         change.write_dedup_key(&mut self.scratch);
         let hash = self.hash(&self.scratch);
         let table = change.table() as usize;
+        if cx.settings.cdc.count_unhandled {
+            change.for_each_unhandled(|column| {
+                self.header.clear();
+                self.header.put(change.table().as_str().as_bytes());
+                self.header.put(b".");
+                self.header.put(column);
+                let _no_room = cx.figures.unhandled.inc(&self.header);
+            });
+        }
         if self.window.contains(hash, seconds(cx.now)) {
             cx.figures.tables[table].dedup[0].inc();
             return self.settle(&parcel, tenant, Some(table), Outcome::Duplicate, cx);
@@ -292,7 +303,7 @@ impl Stage {
             return self.advance(tenant, cx);
         }
         let window = cx.settings.cdc.publish_window as usize;
-        if !cx.bus.is_ready() || cx.bus.publishes_open() >= window || !self.ready.is_empty() {
+        if !cx.may_publish || cx.bus.publishes_open() >= window || !self.ready.is_empty() {
             self.ready.push_back(name);
             return;
         }
@@ -302,7 +313,7 @@ impl Stage {
     /// The publish window has room again, or the connection is back.
     pub(super) fn send_ready(&mut self, cx: &mut Cx<'_>) {
         let window = cx.settings.cdc.publish_window as usize;
-        while cx.bus.is_ready() && cx.bus.publishes_open() < window {
+        while cx.may_publish && cx.bus.publishes_open() < window {
             let Some(name) = self.ready.pop_front() else { return };
             let Some(flight) = self.flights.get(name) else { continue };
             if flight.state != State::Waiting {
@@ -340,7 +351,7 @@ impl Stage {
         self.refresh_event_time(cx.now);
         let flight = self.flights.at(name.slot);
         let Some(spans) = &flight.spans else { return false };
-        let change = spans.bind(flight.parcel.msg.subject(), flight.parcel.msg.payload());
+        let change = spans.bind(flight.parcel.subject(), flight.parcel.msg.payload());
         let (prefix_text, header) = (&cx.settings.cdc.output_prefixes[prefix], &mut self.header);
         header.clear();
         header.put(b"NATS/1.0\r\nNats-Msg-Id: ");
@@ -386,8 +397,16 @@ impl Stage {
     }
 
     /// A publish was answered, or (`None`) not in time.
-    pub(super) fn on_puback(&mut self, name: FlightRef, prefix: u8, ack: Option<&Msg>, cx: &mut Cx<'_>) {
-        let Some(flight) = self.flights.get(name).filter(|f| f.state == State::Sent) else { return };
+    pub(super) fn on_puback(
+        &mut self,
+        name: FlightRef,
+        prefix: u8,
+        ack: Option<&Msg>,
+        cx: &mut Cx<'_>,
+    ) {
+        let Some(flight) = self.flights.get(name).filter(|f| f.state == State::Sent) else {
+            return;
+        };
         crate::fault::point("before_ack");
         let (slot, tenant, table) = (name.slot, flight.tenant, table_of(flight));
         flight.acks_open -= 1;
@@ -443,7 +462,7 @@ impl Stage {
         self.window.drop_old(seconds(cx.now));
         let mut place = 0;
         while let Some((at, name)) = self.retries.get(place).copied() {
-            if at > cx.now.mono || !cx.bus.is_ready() {
+            if at > cx.now.mono || !cx.may_publish {
                 place += 1;
                 continue;
             }
@@ -504,6 +523,10 @@ impl Stage {
                 State::Waiting if self.tenants.get(tenant).fenced => {
                     return self.lower_fence(tenant, cx);
                 }
+                // The stream takes events again: the next that it had refused need not wait its delay.
+                State::Failed if self.tenants.get(tenant).failures == 0 => {
+                    return self.send(head, cx);
+                }
                 State::Waiting | State::Claiming | State::Sent | State::Failed | State::Marking => {
                     return;
                 }
@@ -515,19 +538,30 @@ impl Stage {
     fn count_in(&mut self, slot: u32, tenant_place: u32, cx: &mut Cx<'_>) -> bool {
         let tenant = self.tenants.get(tenant_place);
         let flight = self.flights.at(slot);
-        if flight.duplicate && flight.seq < tenant.seq_last {
+        let position = position_of(flight);
+        let is_behind = flight.seq < tenant.seq_last;
+        // Taken while the one before it was refused: our own first copy, or one of an earlier life. A copy
+        // of an older change is not misplaced: the source sent it again, and it lies where it belongs.
+        let is_misplaced = match flight.duplicate {
+            true => position >= tenant.position_last,
+            false => flight.rebirths == 0,
+        };
+        if is_behind && is_misplaced {
             tenant.fenced = true;
             flight.rebirths = flight.rebirths.saturating_add(1);
             cx.figures.reordered.inc();
             self.send(slot, cx);
             return false;
         }
-        tenant.seq_last = flight.seq;
+        if !(is_behind && flight.duplicate) {
+            (tenant.seq_last, tenant.position_last) = (flight.seq, position);
+        }
         tenant.failures = 0;
         // The stream had it before our first attempt: an earlier life of ours published it.
         let known = flight.duplicate && flight.attempts == 1 && flight.rebirths == 0;
         let outcome = if known { Outcome::Duplicate } else { Outcome::Committed };
-        cx.figures.processing.record(cx.now.mono.saturating_sub(flight.parcel.received));
+        let table = &cx.figures.tables[table_of(flight)];
+        table.processing.record(cx.now.mono.saturating_sub(flight.parcel.received));
         let hash = flight.hash;
         self.window.insert(hash, seconds(cx.now));
         self.flying.remove(&hash);
@@ -551,7 +585,7 @@ impl Stage {
                 let msg = &flight.parcel.msg;
                 self.header.clear();
                 self.header.put(b"dedup:");
-                spans.bind(msg.subject(), msg.payload()).write_event_id(&mut self.header);
+                spans.bind(flight.parcel.subject(), msg.payload()).write_event_id(&mut self.header);
                 cx.redis.legacy(cx.now, name, &self.header, &self.done_ttl);
             }
         }
@@ -560,9 +594,6 @@ impl Stage {
 
     // Send everything that waited behind the fence, in order.
     fn lower_fence(&mut self, tenant: u32, cx: &mut Cx<'_>) {
-        if !cx.bus.is_ready() {
-            return;
-        }
         let front = self.tenants.get(tenant);
         front.fenced = false;
         let mut slot = front.head;
@@ -632,7 +663,8 @@ impl Stage {
             if last != NONE {
                 self.flights.at(last).next = NONE;
             }
-            (tenant.head, tenant.tail, tenant.seq_last) = (kept, last, 0);
+            (tenant.head, tenant.tail) = (kept, last);
+            (tenant.seq_last, tenant.position_last) = (0, (0, 0));
             if kept == NONE {
                 (tenant.fenced, tenant.failures) = (false, 0);
             }
@@ -731,7 +763,7 @@ impl Stage {
 
     fn publish_dead_letter(&mut self, name: FlightRef, cx: &mut Cx<'_>) {
         let (Some(grave), now) = (self.graves.get(&name.slot), cx.now) else { return };
-        if !cx.bus.is_ready() {
+        if !cx.may_publish {
             self.retries.push((now.mono + LOOK_AGAIN, name));
             return;
         }
@@ -742,7 +774,7 @@ impl Stage {
         let message_id = parcel.msg.header(b"Nats-Msg-Id").map(text);
         let (stream, labels) = (&cx.settings.cdc.stream, reason_labels());
         let letter = DeadLetter {
-            source_subject: parcel.msg.subject(),
+            source_subject: parcel.subject(),
             company: grave.company.as_deref(),
             body: parcel.msg.payload(),
             error_type: ErrorType::Fatal,
@@ -784,7 +816,9 @@ impl Stage {
 
     /// The dead letter was stored, or not.
     pub(super) fn on_buried(&mut self, name: FlightRef, ack: Option<&Msg>, cx: &mut Cx<'_>) {
-        let Some(flight) = self.flights.get(name).filter(|f| f.state == State::Dead) else { return };
+        let Some(flight) = self.flights.get(name).filter(|f| f.state == State::Dead) else {
+            return;
+        };
         if !matches!(ack.map(read_puback), Some(Ok(_))) {
             // There is nowhere else to put it: hold the ack floor and try for ever.
             cx.figures.publish_errors.inc();
@@ -844,7 +878,7 @@ impl Stage {
         let Some(spans) = &flight.spans else { return false };
         self.scratch.clear();
         let msg = &flight.parcel.msg;
-        spans.bind(msg.subject(), msg.payload()).write_dedup_key(&mut self.scratch);
+        spans.bind(flight.parcel.subject(), msg.payload()).write_dedup_key(&mut self.scratch);
         true
     }
 
@@ -889,10 +923,15 @@ fn read_puback(msg: &Msg) -> Result<PubAck<'_>, (ErrorClass, String)> {
 
 // Twins hold no place in `flying`: it is that of the event ahead of them.
 fn flight_owns_hash(state: State) -> bool {
-    matches!(
-        state,
-        State::Claiming | State::Waiting | State::Sent | State::Acked | State::Failed
-    )
+    matches!(state, State::Claiming | State::Waiting | State::Sent | State::Acked | State::Failed)
+}
+
+// LSN and index within the transaction: what orders the changes of a company's source.
+fn position_of(flight: &Flight) -> (u64, u64) {
+    let msg = &flight.parcel.msg;
+    let Some(spans) = &flight.spans else { return (0, 0) };
+    let change = spans.bind(msg.subject(), msg.payload());
+    (change.lsn(), change.index().unwrap_or(0))
 }
 
 fn table_of(flight: &Flight) -> usize {

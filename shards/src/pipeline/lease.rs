@@ -26,7 +26,9 @@ pub(super) enum LeaseNews {
 /// The answer to a publish with a guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PutResult {
-    Stored { revision: u64 },
+    Stored {
+        revision: u64,
+    },
     /// Somebody else wrote in between.
     Raced,
     /// Unknown outcome, or a server in trouble.
@@ -38,9 +40,13 @@ pub(super) enum PutResult {
 pub(super) enum KeyState {
     Absent,
     /// Given up by a delete mark.
-    Free { revision: u64 },
+    Free {
+        revision: u64,
+    },
     /// Ours: a put whose answer was lost.
-    Ours { revision: u64 },
+    Ours {
+        revision: u64,
+    },
     Theirs,
     Failed,
 }
@@ -88,7 +94,11 @@ impl Lease {
     }
 
     /// What to send now, if anything; `Lost` when the time is up without a renewal.
-    pub(super) fn tick(&mut self, now: Now, rng: &mut fastrand::Rng) -> (Option<LeaseAct>, LeaseNews) {
+    pub(super) fn tick(
+        &mut self,
+        now: Now,
+        rng: &mut fastrand::Rng,
+    ) -> (Option<LeaseAct>, LeaseNews) {
         let answer_max = self.ttl / 4;
         match self.state {
             State::Free if now.mono >= self.next_at => {
@@ -141,7 +151,9 @@ impl Lease {
                 self.state = State::Reading { sent: now.mono };
                 (Some(LeaseAct::Read), LeaseNews::Nothing)
             }
-            (State::Renewing { .. }, PutResult::Raced) => (Some(LeaseAct::Read), LeaseNews::Nothing),
+            (State::Renewing { .. }, PutResult::Raced) => {
+                (Some(LeaseAct::Read), LeaseNews::Nothing)
+            }
             (State::Asking { .. }, PutResult::Failed) => {
                 self.retry_later(now, rng, true);
                 (None, LeaseNews::Nothing)

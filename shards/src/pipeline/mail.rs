@@ -22,8 +22,18 @@ pub struct Parcel {
     pub delivered: u64,
     /// When it was received here, monotonic ns.
     pub received: u64,
+    /// Bytes of its subject that name the partition.
+    pub prefix: usize,
     /// Subject and body.
     pub msg: Msg,
+}
+
+impl Parcel {
+    /// Subject as it was published: a partitioned stream's `p.<k>.` is taken off.
+    #[must_use]
+    pub fn subject(&self) -> &[u8] {
+        &self.msg.subject()[self.prefix..]
+    }
 }
 
 /// A letter between shards.

@@ -309,8 +309,7 @@ impl Pipeline {
         match self.bus.classify(msg) {
             Arrival::Delivery(place, msg) => {
                 let Some(reader) = self.readers.get_mut(place) else { return };
-                let (parcel, news) =
-                    reader.on_delivery(now, msg, &self.settings, &mut self.bus);
+                let (parcel, news) = reader.on_delivery(now, msg, &mut self.bus);
                 self.reader_news(now, place, news);
                 if let Some(parcel) = parcel {
                     self.hand(now, parcel);
@@ -330,7 +329,7 @@ impl Pipeline {
 
     // To the shard that owns the company; an event of nobody stays here.
     fn hand(&mut self, now: Now, parcel: Parcel) {
-        let owner = match company_hint(parcel.msg.subject()) {
+        let owner = match company_hint(parcel.subject()) {
             Some(company) if self.settings.shards > 1 => shard_of(company, self.settings.shards),
             _ => self.settings.shard,
         };
@@ -363,7 +362,7 @@ impl Pipeline {
                 self.reader_news(now, reader, news);
             }
             AckFor::Position { reader } => {
-                self.readers[reader].on_position_put(now, ack, settings, bus);
+                self.readers[reader].on_position_put(now, ack, bus);
             }
         }
     }
@@ -474,8 +473,7 @@ impl Pipeline {
             Mail::Lost { shard } => {
                 for place in 0..self.readers.len() {
                     let why = format!("shard {shard} lost what it had been handed");
-                    let (settings, bus) = (&self.settings, &mut self.bus);
-                    let news = self.readers[place].resync(now, &why, settings, bus);
+                    let news = self.readers[place].resync(now, &why, &mut self.bus);
                     self.reader_news(now, place, news);
                 }
             }
@@ -550,6 +548,7 @@ impl Pipeline {
             now,
             settings: &self.settings,
             facts: &self.setup.facts,
+            may_publish: self.bus.is_ready() && self.setup.is_finished(),
             bus: &mut self.bus,
             redis: &mut self.redis,
             rng: &mut self.rng,

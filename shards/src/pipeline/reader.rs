@@ -36,16 +36,22 @@ enum Phase {
     Creating,
     Reading,
     /// Wait, then inspect again.
-    Pausing { until: u64 },
+    Pausing {
+        until: u64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Drain {
     No,
     /// Pulls are withdrawn; what had been sent before still arrives.
-    Asked { barrier: bool },
+    Asked {
+        barrier: bool,
+    },
     /// All is acknowledged, the lease is being given back.
-    Releasing { until: u64 },
+    Releasing {
+        until: u64,
+    },
     Finished,
 }
 
@@ -80,7 +86,10 @@ pub(super) struct Reader {
     lease: Lease,
     puller: Puller,
     progress: Progress,
+    stream: String,
     consumer: String,
+    /// Length of `p.<k>.`; 0 where the source itself is read.
+    prefix: usize,
     floor_known: Option<u64>,
     floor_next: u64,
     config: Option<Value>,
@@ -113,6 +122,8 @@ impl Reader {
             lease: Lease::new(settings.lease.ttl),
             puller: Puller::new(limits(settings, cdc.in_flight_max)),
             progress: Progress::with_capacity(cdc.in_flight_max as usize + 1),
+            stream: cdc.read_stream(),
+            prefix: if cdc.partitions > 1 { filter_of(partition).len() - 1 } else { 0 },
             consumer,
             floor_known: None,
             floor_next: 0,
@@ -179,7 +190,7 @@ impl Reader {
     }
 
     /// Begin again at the ack floor, on the same connection.
-    pub(super) fn resync(&mut self, now: Now, why: &str, settings: &Settings, bus: &mut Bus) -> ReaderNews {
+    pub(super) fn resync(&mut self, now: Now, why: &str, bus: &mut Bus) -> ReaderNews {
         if self.phase != Phase::Reading {
             return ReaderNews::Nothing;
         }
@@ -187,7 +198,7 @@ impl Reader {
             "reading begins anew at the ack floor");
         let news = self.end_epoch();
         if self.drain == Drain::No {
-            self.inspect(now, settings, bus);
+            self.inspect(now, bus);
         } else {
             self.drain = Drain::Finished;
             self.phase = Phase::Idle;
@@ -214,16 +225,16 @@ impl Reader {
         }
         let (act, news) = self.lease.tick(now, rng);
         self.act_on_lease(now, act, settings, bus);
-        let ended = self.on_lease_news(now, news, settings, bus);
+        let ended = self.on_lease_news(now, news, bus);
         if ended == ReaderNews::EpochEnded {
             return ended;
         }
         match self.phase {
-            Phase::Pausing { until } if now.mono >= until => self.inspect(now, settings, bus),
+            Phase::Pausing { until } if now.mono >= until => self.inspect(now, bus),
             Phase::Reading => {
                 self.extend_held(now, bus);
                 return match self.puller.tick(now.mono) {
-                    PullNews::Inspect => self.resync(now, "the consumer is silent", settings, bus),
+                    PullNews::Inspect => self.resync(now, "the consumer is silent", bus),
                     _ => ReaderNews::Nothing,
                 };
             }
@@ -237,14 +248,13 @@ impl Reader {
         &mut self,
         now: Now,
         msg: Msg,
-        settings: &Settings,
         bus: &mut Bus,
     ) -> (Option<Parcel>, ReaderNews) {
         if let Some(status) = msg.status() {
             let unserved = pending_messages(&msg);
             let id = super::bus::tail_number(msg.subject()).unwrap_or(0);
             let news = self.puller.on_status(now.mono, id, &status, unserved);
-            return (None, self.on_pull_news(now, news, &msg, settings, bus));
+            return (None, self.on_pull_news(now, news, &msg, bus));
         }
         if self.phase != Phase::Reading {
             return (None, ReaderNews::Nothing); // Of an epoch that has ended; it comes again.
@@ -255,7 +265,7 @@ impl Reader {
         let (stored, delivered) = (ack.timestamp_ns, ack.delivered);
         if consumer_seq != self.consumer_seq + 1 {
             // A delivery went elsewhere: acknowledging past it would lose it.
-            return (None, self.resync(now, "a delivery was missed", settings, bus));
+            return (None, self.resync(now, "a delivery was missed", bus));
         }
         self.consumer_seq = consumer_seq;
         self.puller.on_message(now.mono, msg.frame_len() as u64);
@@ -276,9 +286,19 @@ impl Reader {
             }
         };
         let (reader, partition, epoch) = (self.shard, self.partition, self.epoch);
-        let received = now.mono;
-        let parcel =
-            Parcel { reader, partition, epoch, index, seq, stored, delivered, received, msg };
+        let (received, prefix) = (now.mono, self.prefix);
+        let parcel = Parcel {
+            reader,
+            partition,
+            epoch,
+            index,
+            seq,
+            stored,
+            delivered,
+            received,
+            prefix,
+            msg,
+        };
         (Some(parcel), ReaderNews::Nothing)
     }
 
@@ -309,7 +329,7 @@ impl Reader {
         if self.drain != Drain::No {
             self.continue_drain(now, settings, bus);
         } else if !hold {
-            self.pull(now, settings, bus);
+            self.pull(now, bus);
         }
     }
 
@@ -358,7 +378,7 @@ impl Reader {
         }
     }
 
-    fn pull(&mut self, now: Now, settings: &Settings, bus: &mut Bus) {
+    fn pull(&mut self, now: Now, bus: &mut Bus) {
         let held = u32::try_from(self.progress.held()).unwrap_or(u32::MAX);
         let bytes = self.progress.held_bytes();
         let Some(pull) = self.puller.plan(now.mono, held, bytes) else { return };
@@ -367,7 +387,7 @@ impl Reader {
             r#"{{"batch":{},"expires":{},"idle_heartbeat":{},"max_bytes":{}}}"#,
             pull.batch, limits.expires, limits.heartbeat, pull.max_bytes
         );
-        let (stream, consumer) = (&settings.cdc.stream, &self.consumer);
+        let (stream, consumer) = (&self.stream, &self.consumer);
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
         bus.pull(self.place, pull.id, &subject, body.as_bytes());
         self.figures.pulls += 1;
@@ -387,14 +407,7 @@ impl Reader {
         ReaderNews::EpochEnded
     }
 
-    fn on_pull_news(
-        &mut self,
-        now: Now,
-        news: PullNews,
-        msg: &Msg,
-        settings: &Settings,
-        bus: &mut Bus,
-    ) -> ReaderNews {
+    fn on_pull_news(&mut self, now: Now, news: PullNews, msg: &Msg, bus: &mut Bus) -> ReaderNews {
         match news {
             PullNews::Fine | PullNews::Void => ReaderNews::Nothing,
             PullNews::Refused => {
@@ -402,7 +415,7 @@ impl Reader {
                 self.trouble = Some(format!("the server refuses our pull: {}", status.trim()));
                 ReaderNews::Nothing
             }
-            PullNews::Inspect => self.resync(now, "the consumer is gone", settings, bus),
+            PullNews::Inspect => self.resync(now, "the consumer is gone", bus),
         }
     }
 }
@@ -425,7 +438,7 @@ impl Reader {
         let result = ack.map_or(PutResult::Failed, put_result);
         let (act, news) = self.lease.on_put(now, result, rng);
         self.act_on_lease(now, act, settings, bus);
-        self.on_lease_news(now, news, settings, bus)
+        self.on_lease_news(now, news, bus)
     }
 
     /// The lease's key was read.
@@ -443,22 +456,16 @@ impl Reader {
         };
         let (act, news) = self.lease.on_read(now, key, rng);
         self.act_on_lease(now, act, settings, bus);
-        self.on_lease_news(now, news, settings, bus)
+        self.on_lease_news(now, news, bus)
     }
 
-    fn on_lease_news(
-        &mut self,
-        now: Now,
-        news: LeaseNews,
-        settings: &Settings,
-        bus: &mut Bus,
-    ) -> ReaderNews {
+    fn on_lease_news(&mut self, now: Now, news: LeaseNews, bus: &mut Bus) -> ReaderNews {
         match news {
             LeaseNews::Nothing => ReaderNews::Nothing,
             LeaseNews::Acquired => {
                 tracing::info!(partition = %self.partition, "lease acquired");
                 if self.phase == Phase::Leasing {
-                    self.inspect(now, settings, bus);
+                    self.inspect(now, bus);
                 }
                 ReaderNews::Nothing
             }
@@ -482,7 +489,7 @@ impl Reader {
         bus: &mut Bus,
     ) {
         let Some(act) = act else { return };
-        let key = format!("$KV.{}.{}.{}", settings.lease.bucket, settings.cdc.stream, self.consumer);
+        let key = format!("$KV.{}.{}.{}", settings.lease.bucket, self.stream, self.consumer);
         let deadline = now.mono + settings.lease.ttl / 4;
         let who = AckFor::Lease { reader: self.place };
         match act {
@@ -540,14 +547,14 @@ impl Reader {
     }
 
     /// The position is written down, or not.
-    pub(super) fn on_position_put(&mut self, now: Now, ack: Option<&Msg>, settings: &Settings, bus: &mut Bus) {
+    pub(super) fn on_position_put(&mut self, now: Now, ack: Option<&Msg>, bus: &mut Bus) {
         if self.phase != Phase::SavingPosition {
             return; // The answer to the erasing after a re-creation.
         }
         match ack.map(put_result) {
             Some(PutResult::Stored { .. }) => {
                 self.phase = Phase::Deleting;
-                let (stream, consumer) = (&settings.cdc.stream, &self.consumer);
+                let (stream, consumer) = (&self.stream, &self.consumer);
                 let subject = format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}");
                 bus.request(now, Asker::Reader(self.place), &subject, b"");
             }
@@ -560,9 +567,9 @@ impl Reader {
         self.phase = Phase::Pausing { until: now.mono + RETRY };
     }
 
-    fn inspect(&mut self, now: Now, settings: &Settings, bus: &mut Bus) {
+    fn inspect(&mut self, now: Now, bus: &mut Bus) {
         self.phase = Phase::Inspecting;
-        let (stream, consumer) = (&settings.cdc.stream, &self.consumer);
+        let (stream, consumer) = (&self.stream, &self.consumer);
         let subject = format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}");
         bus.request(now, Asker::Reader(self.place), &subject, b"");
     }
@@ -649,12 +656,15 @@ impl Reader {
 
     fn create(&mut self, now: Now, facts: &Facts, settings: &Settings, bus: &mut Bus) {
         self.phase = Phase::Creating;
-        let mut config =
-            self.config.take().unwrap_or_else(|| self.default_config(facts, settings));
+        let mut config = self.config.take().unwrap_or_else(|| self.default_config(facts, settings));
         if let Some(fields) = config.as_object_mut() {
-            for push_only in
-                ["deliver_subject", "deliver_group", "flow_control", "idle_heartbeat", "opt_start_time"]
-            {
+            for push_only in [
+                "deliver_subject",
+                "deliver_group",
+                "flow_control",
+                "idle_heartbeat",
+                "opt_start_time",
+            ] {
                 fields.remove(push_only);
             }
             fields.remove("opt_start_seq");
@@ -665,13 +675,18 @@ impl Reader {
             config["deliver_policy"] = "by_start_sequence".into();
             config["opt_start_seq"] = (start_after + 1).into();
         }
-        let body = json!({ "stream_name": settings.cdc.stream, "config": config }).to_string();
-        let (stream, consumer) = (&settings.cdc.stream, &self.consumer);
+        let body = json!({ "stream_name": self.stream, "config": config }).to_string();
+        let (stream, consumer) = (&self.stream, &self.consumer);
         let subject = format!("$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{consumer}");
         bus.request(now, Asker::Reader(self.place), &subject, body.as_bytes());
     }
 
-    fn on_created(&mut self, value: &Value, settings: &Settings, bus: &mut Bus) -> Result<(), String> {
+    fn on_created(
+        &mut self,
+        value: &Value,
+        settings: &Settings,
+        bus: &mut Bus,
+    ) -> Result<(), String> {
         let error = &value["error"];
         if !error.is_null() {
             return Err(format!("creating consumer {}: {}", self.consumer, api_error(error)));
@@ -680,7 +695,10 @@ impl Reader {
         let (who, key) = (AckFor::Position { reader: self.place }, self.position_key(settings));
         bus.publish(u64::MAX, who, &key, &[("KV-Operation", "DEL")], b"");
         self.take_config(&value["config"], settings);
-        self.begin_reading(self.floor_next, value["delivered"]["consumer_seq"].as_u64().unwrap_or(0));
+        self.begin_reading(
+            self.floor_next,
+            value["delivered"]["consumer_seq"].as_u64().unwrap_or(0),
+        );
         Ok(())
     }
 
@@ -708,19 +726,27 @@ impl Reader {
             AckChoice::Explicit => false,
             AckChoice::Auto => !facts.workqueue,
         };
-        json!({
+        let mut config = json!({
             "durable_name": self.consumer, "name": self.consumer,
             "description": "daisi, stage cdc",
             "ack_policy": if all { "all" } else { "explicit" },
             "ack_wait": cdc.ack_wait, "max_deliver": -1,
             "max_ack_pending": cdc.max_ack_pending, "replay_policy": "instant",
-        })
+        });
+        if cdc.partitions > 1 {
+            config["filter_subject"] = filter_of(self.partition).into();
+        }
+        config
     }
 
     fn position_key(&self, settings: &Settings) -> String {
-        let (bucket, stream) = (&settings.lease.position_bucket, &settings.cdc.stream);
+        let (bucket, stream) = (&settings.lease.position_bucket, &self.stream);
         format!("$KV.{bucket}.{stream}.{}", self.consumer)
     }
+}
+
+fn filter_of(partition: PartitionId) -> String {
+    format!("p.{partition}.>")
 }
 
 fn limits(settings: &Settings, messages_max: u32) -> PullLimits {

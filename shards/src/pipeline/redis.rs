@@ -63,10 +63,14 @@ pub(super) enum RedisError {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
-    Down { retry_at: u64 },
+    Down {
+        retry_at: u64,
+    },
     Connecting,
     /// Replies of the handshake still to come.
-    Greeting { left: u8 },
+    Greeting {
+        left: u8,
+    },
     Ready,
 }
 
@@ -139,7 +143,11 @@ impl Redis {
     }
 
     /// Time goes by: reconnection, overdue replies.
-    pub(super) fn tick(&mut self, now: Now, effects: &mut VecDeque<Effect>) -> Result<(), RedisError> {
+    pub(super) fn tick(
+        &mut self,
+        now: Now,
+        effects: &mut VecDeque<Effect>,
+    ) -> Result<(), RedisError> {
         let timeout = self.settings.reply_timeout;
         match self.link {
             Link::Down { retry_at } if now.mono >= retry_at => {
@@ -158,7 +166,14 @@ impl Redis {
     }
 
     /// `SET key claim NX GET EX ttl`. Without a connection it is only remembered.
-    pub(super) fn claim(&mut self, now: Now, flight: FlightRef, key: &[u8], claim: &[u8], ttl: &[u8]) {
+    pub(super) fn claim(
+        &mut self,
+        now: Now,
+        flight: FlightRef,
+        key: &[u8],
+        claim: &[u8],
+        ttl: &[u8],
+    ) {
         self.queue.push_back(Queued { command: Command::Claim(flight), sent: now.mono });
         if self.is_ready() {
             let out = &mut self.out;

@@ -106,7 +106,8 @@ pub struct CdcSettings {
     pub extend_stream: bool,
     /// Durable consumer; with several partitions `_p<k>` is appended.
     pub consumer: String,
-    /// Partitions of the source; more than one needs NATS 2.10.
+    /// Partitions of the source; more than one needs NATS 2.10, and reads a stream that daisi makes:
+    /// it sources the first and puts `p.<k>.` before each subject, `k` by the company.
     pub partitions: u16,
     /// Ack policy of a consumer that has to be created.
     pub ack: AckChoice,
@@ -140,6 +141,8 @@ pub struct CdcSettings {
     pub dedup_required: bool,
     /// Also set the keys of the old service.
     pub legacy_dedup: bool,
+    /// Count the columns that the old service did not know.
+    pub count_unhandled: bool,
     /// Dead-letter stream, when none captures its subjects.
     pub dlq_stream: StreamPlan,
     /// Subject of dead letters; the company follows as a token.
@@ -148,4 +151,15 @@ pub struct CdcSettings {
     pub dlq_payload_max: usize,
     /// Companies whose state is kept at once; idle ones make room.
     pub companies_max: u32,
+}
+
+impl CdcSettings {
+    /// The stream that is read: the source itself, or the one that splits it.
+    #[must_use]
+    pub fn read_stream(&self) -> String {
+        match self.partitions {
+            0 | 1 => self.stream.clone(),
+            partitions => format!("{}_p{partitions}", self.stream),
+        }
+    }
 }

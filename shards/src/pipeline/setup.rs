@@ -11,6 +11,10 @@ use serde_json::{Value, json};
 
 /// Retry after an answer that was no success.
 const RETRY: u64 = 500 * MS;
+/// The server has not the storage that the stream's bound would reserve.
+const NO_STORAGE: u64 = 10_047;
+/// A stream with less room than this is not worth creating.
+const STREAM_BYTES_MIN: i64 = 256 << 20;
 /// How long a position's bucket remembers a message id, ns.
 const BUCKET_DUPLICATE_WINDOW: u64 = 120 * SEC;
 
@@ -41,6 +45,8 @@ enum Target {
     Output(usize),
     DeadLetters,
     Source,
+    /// The stream that splits the source by company.
+    Split,
     Leases,
     Positions,
 }
@@ -50,6 +56,8 @@ pub(super) struct Setup {
     step: Step,
     retry_at: Option<u64>,
     pending: Option<Value>,
+    /// Halvings of a new stream's bound on bytes, which the server reserves and may not have.
+    halvings: u32,
     pub(super) facts: Facts,
     /// Why it does not go on; `None` while all is well.
     pub(super) trouble: Option<String>,
@@ -58,7 +66,7 @@ pub(super) struct Setup {
 impl Setup {
     pub(super) fn new() -> Self {
         let (step, facts) = (Step::Find(Target::Output(0)), Facts::default());
-        Self { step, retry_at: None, pending: None, facts, trouble: None }
+        Self { step, retry_at: None, pending: None, halvings: 0, facts, trouble: None }
     }
 
     pub(super) fn is_finished(&self) -> bool {
@@ -121,7 +129,7 @@ impl Setup {
             }
             Step::Create(target) => {
                 let name = self.name(target, settings);
-                let config = stream_config(target, &name, settings);
+                let config = stream_config(target, &name, self.halvings, settings);
                 (format!("$JS.API.STREAM.CREATE.{name}"), config.to_string())
             }
             Step::Extend => {
@@ -151,21 +159,47 @@ impl Setup {
             Step::Inspect(target) | Step::Create(target) if error.is_null() => {
                 self.check(target, settings, &answer["config"])
             }
+            Step::Create(target)
+                if error["err_code"] == NO_STORAGE && self.can_halve(target, settings) =>
+            {
+                self.halvings += 1;
+                Ok(Step::Create(target))
+            }
             Step::Extend if error.is_null() => Ok(after(Target::Source, settings)),
             step => Err(format!("{}: {}", self.doing(step, settings), api_error(error))),
         }
     }
 
     // Look at what exists, take note, and say what would break a promise.
-    fn check(&mut self, target: Target, settings: &Settings, config: &Value) -> Result<Step, String> {
+    fn check(
+        &mut self,
+        target: Target,
+        settings: &Settings,
+        config: &Value,
+    ) -> Result<Step, String> {
         let name = self.name(target, settings);
+        if std::mem::take(&mut self.halvings) > 0 {
+            tracing::warn!(stream = %name, bytes_max = config["max_bytes"].as_i64(),
+                "the server's storage is too small for the planned bound; a smaller one was set");
+        }
         if config["no_ack"] == true && target != Target::Source {
             return Err(format!("stream {name} acknowledges nothing (no_ack): set no_ack=false"));
         }
         if config["persist_mode"] == "async" && target != Target::Source {
-            return Err(format!("stream {name} acknowledges before it writes (persist_mode=async)"));
+            return Err(format!(
+                "stream {name} acknowledges before it writes (persist_mode=async)"
+            ));
         }
         match target {
+            Target::Split => {
+                self.facts.workqueue = config["retention"] == "workqueue";
+                if config["sources"].as_array().is_none_or(Vec::is_empty) {
+                    return Err(format!(
+                        "stream {name} does not source {}: cdc.partitions > 1 needs NATS 2.10 or newer",
+                        settings.cdc.stream
+                    ));
+                }
+            }
             Target::Source => {
                 self.facts.workqueue = config["retention"] == "workqueue";
                 let missing = missing_subjects(config, &settings.cdc.source_stream.subjects);
@@ -194,6 +228,11 @@ impl Setup {
         Ok(after(target, settings))
     }
 
+    fn can_halve(&self, target: Target, settings: &Settings) -> bool {
+        let config = stream_config(target, "", self.halvings + 1, settings);
+        config["max_bytes"].as_i64().is_some_and(|bytes| bytes >= STREAM_BYTES_MIN)
+    }
+
     fn found(&mut self, target: Target, name: String) {
         match target {
             Target::Output(place) => {
@@ -201,7 +240,7 @@ impl Setup {
                 self.facts.output_streams.push(name);
             }
             Target::DeadLetters => self.facts.dlq_stream = name,
-            Target::Source | Target::Leases | Target::Positions => {}
+            Target::Source | Target::Split | Target::Leases | Target::Positions => {}
         }
     }
 
@@ -209,10 +248,14 @@ impl Setup {
         match target {
             Target::Output(0) => settings.cdc.output_stream.name.clone(),
             Target::Output(place) => {
-                format!("{}_{}", settings.cdc.output_stream.name, settings.cdc.output_prefixes[place])
+                format!(
+                    "{}_{}",
+                    settings.cdc.output_stream.name, settings.cdc.output_prefixes[place]
+                )
             }
             Target::DeadLetters => settings.cdc.dlq_stream.name.clone(),
             Target::Source => settings.cdc.stream.clone(),
+            Target::Split => settings.cdc.read_stream(),
             Target::Leases => format!("KV_{}", settings.lease.bucket),
             Target::Positions => format!("KV_{}", settings.lease.position_bucket),
         }
@@ -244,7 +287,8 @@ fn after(target: Target, settings: &Settings) -> Step {
         }
         Target::Output(_) => Step::Find(Target::DeadLetters),
         Target::DeadLetters => Step::Inspect(Target::Source),
-        Target::Source => Step::Inspect(Target::Leases),
+        Target::Source if settings.cdc.partitions > 1 => Step::Inspect(Target::Split),
+        Target::Source | Target::Split => Step::Inspect(Target::Leases),
         Target::Leases => Step::Inspect(Target::Positions),
         Target::Positions => Step::Finished,
     }
@@ -257,7 +301,7 @@ fn probe(target: Target, settings: &Settings) -> String {
     }
 }
 
-fn stream_config(target: Target, name: &str, settings: &Settings) -> Value {
+fn stream_config(target: Target, name: &str, halvings: u32, settings: &Settings) -> Value {
     let cdc = &settings.cdc;
     let plan = match target {
         Target::Output(place) => {
@@ -268,15 +312,25 @@ fn stream_config(target: Target, name: &str, settings: &Settings) -> Value {
         }
         Target::DeadLetters => cdc.dlq_stream.clone(),
         Target::Source => cdc.source_stream.clone(),
+        Target::Split => StreamPlan { subjects: Vec::new(), ..cdc.source_stream.clone() },
         Target::Leases => bucket(&settings.lease.bucket, settings.lease.ttl),
         Target::Positions => bucket(&settings.lease.position_bucket, 0),
     };
     let mut config = json!({
         "name": name, "subjects": plan.subjects, "retention": "limits", "storage": "file",
         "discard": "old", "num_replicas": settings.nats.stream_replicas,
-        "max_age": plan.age_max, "max_bytes": plan.bytes_max,
+        "max_age": plan.age_max,
+        "max_bytes": if plan.bytes_max > 0 { plan.bytes_max >> halvings.min(62) } else { -1 },
         "duplicate_window": plan.duplicate_window,
     });
+    if target == Target::Split {
+        let transforms: Vec<Value> =
+            cdc.source_stream.subjects.iter().map(|s| transform(s, cdc.partitions)).collect();
+        config["sources"] = json!([{ "name": cdc.stream, "subject_transforms": transforms }]);
+        if let Some(fields) = config.as_object_mut() {
+            fields.remove("subjects");
+        }
+    }
     if matches!(target, Target::Leases | Target::Positions) {
         config["discard"] = "new".into();
         config["max_msgs_per_subject"] = 1.into();
@@ -284,6 +338,23 @@ fn stream_config(target: Target, name: &str, settings: &Settings) -> Value {
         config["deny_delete"] = true.into();
     }
     config
+}
+
+// `cdc.*.*` -> `p.{{partition(4,1)}}.cdc.{{wildcard(1)}}.{{wildcard(2)}}`. The company stands two tokens
+// before the end of a `sequin` subject's table and action, and right behind `cdc`.
+fn transform(subject: &str, partitions: u16) -> Value {
+    let mut wildcards = 0;
+    let tokens = subject.split('.').map(|token| match token {
+        "*" => {
+            wildcards += 1;
+            format!("{{{{wildcard({wildcards})}}}}")
+        }
+        literal => literal.to_owned(),
+    });
+    let tokens: Vec<String> = tokens.collect();
+    let company = if subject.starts_with("sequin.") { 2 } else { 1 };
+    let dest = format!("p.{{{{partition({partitions},{company})}}}}.{}", tokens.join("."));
+    json!({ "src": subject, "dest": dest })
 }
 
 fn bucket(name: &str, age_max: u64) -> StreamPlan {
@@ -312,4 +383,22 @@ fn missing_subjects(config: &Value, wanted: &[String]) -> Vec<String> {
 pub(super) fn api_error(error: &Value) -> String {
     let text = error["description"].as_str().unwrap_or("no description");
     format!("{text} (error {})", error["err_code"].as_u64().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_split_hashes_the_company_and_keeps_the_subject() {
+        for (subject, dest) in [
+            ("cdc.*.*", "p.{{partition(4,1)}}.cdc.{{wildcard(1)}}.{{wildcard(2)}}"),
+            (
+                "sequin.changes.*.*.*.*",
+                "p.{{partition(4,2)}}.sequin.changes.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}",
+            ),
+        ] {
+            assert_eq!(transform(subject, 4), json!({ "src": subject, "dest": dest }));
+        }
+    }
 }

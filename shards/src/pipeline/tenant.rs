@@ -54,6 +54,8 @@ pub(super) struct Tenant {
     pub(super) failures: u32,
     /// Output sequence of the last event that counts, in this reading.
     pub(super) seq_last: u64,
+    /// LSN and index of that event.
+    pub(super) position_last: (u64, u64),
     pub(super) books: Books,
 }
 
@@ -90,7 +92,17 @@ impl TenantTable {
         self.places.insert(company.into(), place);
         let (id, books) = (company.into(), Books::default());
         let (head, tail, fenced, failures, seq_last) = (NONE, NONE, false, 0, 0);
-        self.tenants.push(Tenant { id, head, tail, fenced, failures, seq_last, books });
+        let position_last = (0, 0);
+        self.tenants.push(Tenant {
+            id,
+            head,
+            tail,
+            fenced,
+            failures,
+            seq_last,
+            position_last,
+            books,
+        });
         place
     }
 

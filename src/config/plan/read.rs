@@ -226,6 +226,7 @@ impl<'a> Reader<'a> {
             dedup_ttl: self.duration("cdc.dedup_ttl"),
             dedup_required: self.flag("cdc.dedup_required"),
             dedup_lru: self.count("cdc.dedup_lru"),
+            extend_stream: self.flag("cdc.extend_stream"),
             legacy_dedup: self.flag("cdc.legacy_dedup"),
             ack_wait: self.duration("cdc.ack_wait"),
             max_ack_pending: self.count("cdc.max_ack_pending"),

@@ -26,6 +26,7 @@ mod span;
 mod stamp;
 mod subject;
 mod token;
+mod unhandled;
 
 pub use change::{Change, ChangeSpans};
 pub use dlq::{DLQ_COMPANY_UNKNOWN, DeadLetter, ErrorType, write_dlq_payload, write_dlq_subject};

@@ -99,7 +99,8 @@ impl Puller {
             return None;
         }
         let batch = self.limits.messages_max - committed;
-        let bytes_committed = held_bytes + self.open.iter().map(|pull| pull.bytes_left).sum::<u64>();
+        let bytes_committed =
+            held_bytes + self.open.iter().map(|pull| pull.bytes_left).sum::<u64>();
         let room = self.limits.bytes_max.saturating_sub(bytes_committed);
         // A message that does not fit blocks its pull for ever, so no pull is smaller than a quarter;
         // and none is larger than half, so that a second one can stand behind it.
@@ -299,7 +300,10 @@ mod tests {
         let old = puller.plan(0, 0, 0).unwrap().id;
         puller.void();
         puller.plan(1, 0, 0).unwrap();
-        assert_eq!(puller.on_status(1, old, &status(409, b"Consumer Deleted"), None), PullNews::Fine);
+        assert_eq!(
+            puller.on_status(1, old, &status(409, b"Consumer Deleted"), None),
+            PullNews::Fine
+        );
         assert_eq!(puller.credit(), 100);
     }
 }
