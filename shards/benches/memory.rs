@@ -21,8 +21,10 @@ fn main() -> ExitCode {
     let full = resident_mib();
     println!(
         "memory: {before:.1} MiB at start, {started:.1} MiB with an empty pipeline, {full:.1} MiB after \
-         {} events of {COMPANIES} companies, all ids in the window; at most {RESIDENT_MAX_MIB} MiB",
-        script.acked
+         {} events of {COMPANIES} companies, all ids in the window; at most {RESIDENT_MAX_MIB} MiB; \
+         output hash {:016x}",
+        script.acked,
+        script.output_hash()
     );
     if full <= RESIDENT_MAX_MIB { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -114,7 +114,7 @@ impl Script {
         self.nats_turn();
         self.redis_turn();
         self.serve_nats();
-        if self.delivered % (16 * count) == 0 {
+        if self.delivered.is_multiple_of(16 * count) {
             section(|| self.pipeline.handle(self.now, Input::Tick));
         }
         assert_eq!(self.acked, self.delivered, "every event is acknowledged");
@@ -304,6 +304,7 @@ fn cdc_settings(window: u32) -> CdcSettings {
     };
     CdcSettings {
         enabled: true,
+        count_unhandled: false,
         rules: CdcRules::compile(&RuleSettings::default()).expect("defaults compile"),
         companies: Vec::new(),
         stream: "cdc_events_stream".to_owned(),
