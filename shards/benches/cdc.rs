@@ -3,37 +3,17 @@
 //! Beside it: one strict pass of `sonic-rs` over the same body, which is what our cursor replaces.
 #![expect(clippy::expect_used, reason = "the sample is part of this file's build")]
 
+mod measure;
+
 use bytes::BytesMut;
+use measure::{Case, section};
 use shards::domain::cdc::{CdcRules, CdcSettings, Verdict, transform};
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::hash::{DefaultHasher, Hasher};
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 const SAMPLE: &str = include_str!("../../tests/golden/cdc/messages_insert.json");
 const SUBJECT: &[u8] = b"cdc.CompanyAAA01.messages";
-const EVENTS: u64 = 500_000;
-/// Many short rounds, the best of which counts: one that nobody interrupted.
-const ROUNDS: u64 = 2_500;
-
-struct Counting;
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call goes unchanged to the system allocator; counting touches no memory of it.
-#[allow(unsafe_code, reason = "an allocator is the only way to count allocations without a crate")]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static GLOBAL: Counting = Counting;
+const EVENTS: u64 = 200;
 
 fn main() {
     let rules = CdcRules::compile(&CdcSettings::default()).expect("defaults compile");
@@ -43,31 +23,21 @@ fn main() {
     let mut hasher = DefaultHasher::new();
     hasher.write(&out);
     println!("cdc body {} B, result hash {:016x}", body.len(), hasher.finish());
-    measure("transform + identity + subject + payload", || publish(&rules, body, &mut out));
-    measure("transform alone", || {
-        black_box(transform(&rules, SUBJECT, black_box(body)));
-    });
-    measure("sonic-rs: strict lazy pass, envelope and row", || sonic_pass(black_box(SAMPLE)));
-    measure("serde_json: to Value", || {
-        black_box(serde_json::from_slice::<serde_json::Value>(black_box(body)).is_ok());
-    });
+    measure::run(vec![
+        case("transform + identity + subject + payload", || publish(&rules, body, &mut out)),
+        case("transform alone", || {
+            black_box(transform(&rules, SUBJECT, black_box(body)));
+        }),
+        case("sonic-rs: strict lazy pass, envelope and row", || sonic_pass(black_box(SAMPLE))),
+        case("serde_json: to Value", || {
+            black_box(serde_json::from_slice::<serde_json::Value>(black_box(body)).is_ok());
+        }),
+    ]);
 }
 
-fn measure(name: &str, mut work: impl FnMut()) {
-    let mut best = f64::MAX;
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
-    for _ in 0..ROUNDS {
-        let start = Instant::now();
-        for _ in 0..EVENTS / ROUNDS {
-            work();
-        }
-        best = best.min(start.elapsed().as_nanos() as f64 / (EVENTS / ROUNDS) as f64);
-    }
-    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
-    println!(
-        "{name}: {best:.0} ns/event, {:.2} allocations/event",
-        allocations as f64 / EVENTS as f64
-    );
+fn case<'a>(name: &'static str, mut work: impl FnMut() + 'a) -> Case<'a> {
+    let round = Box::new(move || section(|| (0..EVENTS).for_each(|_| work())));
+    Case { name, events: EVENTS, round }
 }
 
 fn publish(rules: &CdcRules, body: &[u8], out: &mut BytesMut) {

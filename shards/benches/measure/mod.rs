@@ -41,18 +41,18 @@ unsafe impl GlobalAlloc for Counting {
 static GLOBAL: Counting = Counting;
 
 /// One question and how it is asked.
-pub struct Case<'a> {
+pub(crate) struct Case<'a> {
     /// What is measured.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Events of a round.
-    pub events: u64,
+    pub(crate) events: u64,
     /// A round; what it puts into [`section`] is measured.
-    pub round: Box<dyn FnMut() + 'a>,
+    pub(crate) round: Box<dyn FnMut() + 'a>,
 }
 
 /// Measures what `work` does. Sections do not nest, and hold some dozens of events: entering one costs
 /// two looks at the clock.
-pub fn section<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn section<R>(work: impl FnOnce() -> R) -> R {
     let (start, before) = (Instant::now(), ALLOCATIONS.load(Relaxed));
     let result = measured_section(work);
     ALLOCATIONS_MEASURED.fetch_add(ALLOCATIONS.load(Relaxed) - before, Relaxed);
@@ -67,7 +67,7 @@ fn measured_section<R>(work: impl FnOnce() -> R) -> R {
 }
 
 /// Runs all cases, in the way the command line asks for.
-pub fn run(mut cases: Vec<Case<'_>>) {
+pub(crate) fn run(mut cases: Vec<Case<'_>>) {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     match args.first().map(String::as_str) {
         None => cases.iter_mut().for_each(time),
