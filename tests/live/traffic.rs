@@ -29,7 +29,6 @@ impl Traffic {
         Self(thread.expect("a thread"))
     }
 
-
     /// Waits for its end.
     #[track_caller]
     pub fn report(self) -> Report {
