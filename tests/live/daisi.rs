@@ -157,7 +157,9 @@ impl Daisi {
             if let Some(status) = self.child.try_wait().expect("it is our child") {
                 return status;
             }
-            assert!(Instant::now() < deadline, "runs on after {within:?}\n{}", self.log_tail());
+            let log = || self.log_tail();
+            let ready = || self.try_get("/ready");
+            assert!(Instant::now() < deadline, "runs on: {:?}\n{}", ready(), log());
             sleep(Duration::from_millis(5));
         }
     }

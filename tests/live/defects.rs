@@ -22,6 +22,7 @@ on_the_installed_server!(
     neither_companies_nor_databases_nor_transactions_hide_each_others_events,
     servers_that_are_absent_at_the_start_are_waited_for,
     an_event_behind_redis_memory_is_dropped_by_the_stream,
+    the_claim_of_a_dead_owner_stops_no_event,
 );
 
 fn the_updates_of_one_row_come_out_in_their_order(server: Server) {
@@ -205,4 +206,22 @@ fn a_late_copy_behind_newer_events_goes_out_no_second_time(server: Server) {
         world.read(OUTPUT).iter().map(|l| l.json()["message_id"].clone()).collect();
     assert_eq!(ids, ["M1", "M2", "M3", "M4"]);
     assert_eq!(metrics.events("messages", "duplicate"), 2);
+}
+
+/// DESIGN.md promise 2: only *done* skips an event; whoever left a claim may have died before its publish.
+fn the_claim_of_a_dead_owner_stops_no_event(server: Server) {
+    let world = World::new(server);
+    let key =
+        |lsn: u64, id: &str| format!("dedup:{{ACME}}:message_service_db:{lsn}:0:messages:{id}");
+    let redis = |command: String| crate::world::ask_redis(&world, &command);
+    assert_eq!(redis(format!("SET {} somebody:00c0ffee EX 300", key(1, "M1"))), "+OK");
+    assert_eq!(redis(format!("SET {} \"\" EX 300", key(2, "M2"))), "+OK");
+    let daisi = Daisi::spawn(&world, &[]);
+    daisi.ready(READY_MAX);
+    world.put(&[message("ACME", "M1", 1), message("ACME", "M2", 2)]);
+    let metrics = daisi.settled(2, SOON);
+    let ids: Vec<Value> =
+        world.read(OUTPUT).iter().map(|l| l.json()["message_id"].clone()).collect();
+    assert_eq!(ids, ["M1"], "the claimed one goes out, the done one does not");
+    assert_eq!(metrics.events("messages", "duplicate"), 1);
 }
