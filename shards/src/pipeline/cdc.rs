@@ -5,8 +5,8 @@
 //! The fence. Publishes are pipelined. When one fails, nothing new of its company is sent; the failed
 //! one is sent again; and an event behind it that the stream took meanwhile lies before it there, so it
 //! is sent again under a new id (`;r1`). How that is noticed needs no memory of the failure: in one
-//! reading the output sequences of a company must rise, and a PubAck that says `duplicate` with a lower
-//! one names a misplaced copy. So it holds after a crash as well.
+//! reading the output sequences of a company must rise, and a PubAck with a lower one names a misplaced
+//! copy, be it of this attempt or of an earlier life. So it holds after a crash as well.
 
 use super::bus::{AckFor, Bus, FlightRef};
 use super::effect::Effect;
@@ -516,7 +516,10 @@ impl Stage {
     fn count_in(&mut self, slot: u32, tenant_place: u32, cx: &mut Cx<'_>) -> bool {
         let tenant = self.tenants.get(tenant_place);
         let flight = self.flights.at(slot);
-        if flight.duplicate && flight.seq < tenant.seq_last {
+        // A copy sent anew from the front can only land behind: where it does not, the stream itself is
+        // new, and its numbers begin again.
+        let is_misplaced = flight.duplicate || flight.rebirths == 0;
+        if is_misplaced && flight.seq < tenant.seq_last {
             tenant.fenced = true;
             flight.rebirths = flight.rebirths.saturating_add(1);
             cx.figures.reordered.inc();
