@@ -526,7 +526,7 @@ impl Reader {
             Phase::Inspecting => self.on_info(now, &value, settings, bus),
             Phase::FindingPosition => self.on_position(now, &value, facts, settings, bus),
             Phase::Deleting => self.on_deleted(now, &value, facts, settings, bus),
-            Phase::Creating => self.on_created(&value, settings, bus),
+            Phase::Creating => self.on_created(now, &value, settings, bus),
             _ => Ok(()),
         });
         match done {
@@ -667,14 +667,21 @@ impl Reader {
         bus.request(now, Asker::Reader(self.place), &subject, body.as_bytes());
     }
 
-    fn on_created(&mut self, value: &Value, settings: &Settings, bus: &mut Bus) -> Result<(), String> {
+    fn on_created(
+        &mut self,
+        now: Now,
+        value: &Value,
+        settings: &Settings,
+        bus: &mut Bus,
+    ) -> Result<(), String> {
         let error = &value["error"];
         if !error.is_null() {
             return Err(format!("creating consumer {}: {}", self.consumer, api_error(error)));
         }
         // The consumer itself keeps the position from here on.
         let (who, key) = (AckFor::Position { reader: self.place }, self.position_key(settings));
-        bus.publish(u64::MAX, who, &key, &[("KV-Operation", "DEL")], b"");
+        let deadline = now.mono + settings.nats.api_timeout;
+        bus.publish(deadline, who, &key, &[("KV-Operation", "DEL")], b"");
         self.take_config(&value["config"], settings);
         self.begin_reading(self.floor_next, value["delivered"]["consumer_seq"].as_u64().unwrap_or(0));
         Ok(())
