@@ -265,9 +265,10 @@ impl Reader {
             }
             Admission::Acknowledged => {
                 self.figures.redelivered += 1;
-                if self.explicit {
-                    bus.ack(reply); // One ack for all covers it otherwise.
-                }
+                // Its ack was lost, or the server fell back behind it. No later one may ever come: at
+                // `max_ack_pending` the server sends nothing new until this is settled.
+                bus.ack(reply);
+                self.figures.acks += 1;
                 return (None, ReaderNews::Nothing);
             }
         };
