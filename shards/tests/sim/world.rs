@@ -136,6 +136,8 @@ impl World {
             trace_max: crate::number("DAISI_SIM_TRACE", TRACE_MAX) as usize,
             steps: 0,
         };
+        // Without a demand for Redis nothing waits for it: events go out unmarked while it is away.
+        world.oracle.amnesia = !world.plan.settings.cdc.dedup_required;
         world.create_source();
         for (after, act) in faults::draw(&world.plan, &mut world.rng, tally) {
             world.later(after, act);
@@ -594,6 +596,13 @@ impl World {
         if read > max {
             return broken(Promise::Bounded, format!("{r}/{s} holds {read} events of at most {max}"));
         }
+        // Beyond the window: what is sent again for each company, dead letters, a lease, a position.
+        let open = pipeline.publishes_open();
+        let beside = usize::from(self.plan.companies) + max + 2;
+        let window = self.plan.settings.cdc.publish_window as usize;
+        if open > window + beside {
+            return broken(Promise::Bounded, format!("{r}/{s} has {open} publishes open, of {window}"));
+        }
         Ok(())
     }
 
@@ -629,13 +638,12 @@ impl World {
                 self.nats.frame_cut = Default::default();
             }
             Act::RedisCrash { down, kept, loading } => {
-                self.oracle.amnesia |= kept != Persistence::All || !self.plan.settings.cdc.dedup_required;
+                self.oracle.amnesia |= kept != Persistence::All;
                 self.redis.crash(self.now, kept);
                 self.later(down, Act::RedisRestart { loading });
             }
             Act::RedisRestart { loading } => self.redis.restart(self.now, loading),
             Act::RedisSquall { faults, length } => {
-                self.oracle.amnesia |= !self.plan.settings.cdc.dedup_required;
                 self.redis.faults = faults;
                 self.later(length, Act::RedisClears);
             }
