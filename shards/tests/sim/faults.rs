@@ -12,37 +12,100 @@ use crate::plan::{Plan, one_of};
 /// Something that happens to the world.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
-    NatsCrash { down: u64, loss: CrashLoss },
+    NatsCrash {
+        down: u64,
+        loss: CrashLoss,
+    },
     NatsRestart,
-    NatsLeaves { down: u64 },
-    NatsStepsDown { leaderless: u64 },
-    NatsSquall { faults: Box<JetStreamFaults>, frame_cut: Chance, length: u64 },
+    NatsLeaves {
+        down: u64,
+    },
+    NatsStepsDown {
+        leaderless: u64,
+    },
+    NatsSquall {
+        faults: Box<JetStreamFaults>,
+        frame_cut: Chance,
+        length: u64,
+    },
     NatsClears,
-    RedisCrash { down: u64, kept: Persistence, loading: u64 },
-    RedisRestart { loading: u64 },
-    RedisSquall { faults: RedisFaults, length: u64 },
+    RedisCrash {
+        down: u64,
+        kept: Persistence,
+        loading: u64,
+    },
+    RedisRestart {
+        loading: u64,
+    },
+    RedisSquall {
+        faults: RedisFaults,
+        length: u64,
+    },
     RedisClears,
-    CutNats { replica: usize, shard: usize },
-    CutRedis { replica: usize, shard: usize },
-    SlowNet { latency_max: u64, length: u64 },
+    CutNats {
+        replica: usize,
+        shard: usize,
+    },
+    CutRedis {
+        replica: usize,
+        shard: usize,
+    },
+    SlowNet {
+        latency_max: u64,
+        length: u64,
+    },
     NetClears,
-    Kill { replica: usize, down: u64 },
-    Start { replica: usize },
-    Pause { replica: usize, length: u64 },
-    Drain { replica: usize, down: u64 },
+    Kill {
+        replica: usize,
+        down: u64,
+    },
+    Start {
+        replica: usize,
+    },
+    Pause {
+        replica: usize,
+        length: u64,
+    },
+    Drain {
+        replica: usize,
+        down: u64,
+    },
     /// The drain's deadline: what has not ended is killed.
-    DrainDeadline { replica: usize, life: u32 },
-    Rebuild { replica: usize, shard: usize },
+    DrainDeadline {
+        replica: usize,
+        life: u32,
+    },
+    Rebuild {
+        replica: usize,
+        shard: usize,
+    },
     Calm,
 }
 
 /// Names of what is counted in the closing summary.
 pub(crate) const FAULTS: [&str; 22] = [
-    "nats crash", "nats crash, ack floor falls", "nats lame duck", "nats step-down",
-    "PubAcks lost", "PubAcks late", "publishes lost", "publishes 503", "publishes refused",
-    "API lost or late", "pulls lost", "acks lost", "redelivery early", "nats frame cut",
-    "redis crash, keys kept", "redis crash, keys lost", "redis trouble", "connection cut",
-    "slow net", "replica killed", "replica paused", "replica drained",
+    "nats crash",
+    "nats crash, ack floor falls",
+    "nats lame duck",
+    "nats step-down",
+    "PubAcks lost",
+    "PubAcks late",
+    "publishes lost",
+    "publishes 503",
+    "publishes refused",
+    "API lost or late",
+    "pulls lost",
+    "acks lost",
+    "redelivery early",
+    "nats frame cut",
+    "redis crash, keys kept",
+    "redis crash, keys lost",
+    "redis trouble",
+    "connection cut",
+    "slow net",
+    "replica killed",
+    "replica paused",
+    "replica drained",
 ];
 /// Shards rebuilt inside a replica, behind the names above.
 pub(crate) const REBUILT: usize = FAULTS.len();
@@ -64,7 +127,8 @@ pub(crate) fn draw(plan: &Plan, rng: &mut Rng, tally: &mut Tally) -> Vec<(u64, A
 }
 
 fn draw_one(plan: &Plan, rng: &mut Rng, tally: &mut Tally) -> Act {
-    let (replica, shard) = (rng.usize(..plan.replicas), rng.usize(..usize::from(plan.settings.shards)));
+    let (replica, shard) =
+        (rng.usize(..plan.replicas), rng.usize(..usize::from(plan.settings.shards)));
     let short = one_of(rng, &[MS, 50 * MS, 300 * MS, 2 * SEC]);
     let ttl = plan.settings.lease.ttl;
     match rng.u8(..20) {
@@ -98,7 +162,11 @@ fn draw_one(plan: &Plan, rng: &mut Rng, tally: &mut Tally) -> Act {
         }
         11..=12 => {
             tally[17] += 1;
-            if rng.bool() { Act::CutNats { replica, shard } } else { Act::CutRedis { replica, shard } }
+            if rng.bool() {
+                Act::CutNats { replica, shard }
+            } else {
+                Act::CutRedis { replica, shard }
+            }
         }
         13 => {
             tally[18] += 1;

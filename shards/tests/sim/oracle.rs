@@ -130,16 +130,24 @@ impl Oracle {
             return Ok(());
         }
         let fate = self.fates[seq as usize - 1];
-        broken(Promise::NothingLost, format!("source {seq} is acknowledged without effect: {fate:?}"))
+        broken(
+            Promise::NothingLost,
+            format!("source {seq} is acknowledged without effect: {fate:?}"),
+        )
     }
 
     fn note_output(&mut self, seq: u64, stored: &Stored) -> Result<(), Broken> {
-        let (Some(place), Some(id)) = (row_number(&stored.payload), header(&stored.headers, "Nats-Msg-Id"))
+        let (Some(place), Some(id)) =
+            (row_number(&stored.payload), header(&stored.headers, "Nats-Msg-Id"))
         else {
             return broken(Promise::EffectivelyOnce, format!("output {seq} cannot be read"));
         };
-        let Some(change) = self.changes.get(place as usize).filter(|c| !c.sources.is_empty()) else {
-            return broken(Promise::EffectivelyOnce, format!("output {seq}: change {place} never was"));
+        let Some(change) = self.changes.get(place as usize).filter(|c| !c.sources.is_empty())
+        else {
+            return broken(
+                Promise::EffectivelyOnce,
+                format!("output {seq}: change {place} never was"),
+            );
         };
         let (base, rebirth) = split_id(id);
         if let Some(last) = change.copies.last() {
@@ -175,7 +183,10 @@ impl Oracle {
         let id = header(&stored.headers, "Nats-Msg-Id").unwrap_or_default();
         let seq = id.split(':').nth(2).and_then(|seq| seq.parse::<u64>().ok());
         let Some(seq) = seq.filter(|seq| *seq > 0 && *seq <= self.fates.len() as u64) else {
-            return broken(Promise::NothingLost, format!("dead letter {id} names no source message"));
+            return broken(
+                Promise::NothingLost,
+                format!("dead letter {id} names no source message"),
+            );
         };
         if self.fates[seq as usize - 1] != Fate::Bury {
             let text = format!("source {seq} is dead-lettered and nothing is wrong with it");
@@ -184,7 +195,10 @@ impl Oracle {
         let times = self.buried.entry(seq).or_default();
         *times += 1;
         if *times > 1 {
-            return broken(Promise::EffectivelyOnce, format!("source {seq} is dead-lettered twice"));
+            return broken(
+                Promise::EffectivelyOnce,
+                format!("source {seq} is dead-lettered twice"),
+            );
         }
         Ok(())
     }
@@ -192,7 +206,8 @@ impl Oracle {
     /// Whether all the source's messages are acknowledged.
     pub(crate) fn is_settled(&self, nats: &NatsServer) -> bool {
         let consumer = nats.jetstream.consumer(STREAM, CONSUMER);
-        consumer.is_some_and(|c| c.floor().stream >= self.fates.len() as u64 && c.ack_pending() == 0)
+        consumer
+            .is_some_and(|c| c.floor().stream >= self.fates.len() as u64 && c.ack_pending() == 0)
     }
 
     /// All is over: everything has its effect, and each company's last copies are in order.
@@ -213,10 +228,13 @@ impl Oracle {
             let places = if self.amnesia { &change.sources[..] } else { &change.sources[..1] };
             let Some(next) = places.iter().find(|p| **p > place) else {
                 let sources = &change.sources;
-                return broken(Promise::Order, format!(
-                    "change {number} (source {sources:?}) has its last copy at output {seq}, \
+                return broken(
+                    Promise::Order,
+                    format!(
+                        "change {number} (source {sources:?}) has its last copy at output {seq}, \
                      behind that of source {place}"
-                ));
+                    ),
+                );
             };
             place = *next;
         }

@@ -44,7 +44,9 @@ impl Source {
     pub(crate) fn draw(&mut self, rng: &mut Rng) -> Event {
         let company = rng.u16(..self.companies);
         match rng.u8(..100) {
-            0..=11 if !self.recent.is_empty() => self.recent[rng.usize(..self.recent.len())].clone(),
+            0..=11 if !self.recent.is_empty() => {
+                self.recent[rng.usize(..self.recent.len())].clone()
+            }
             12..=17 => self.unwanted(company, rng),
             18..=22 => self.broken(company, rng),
             _ => self.change(company, rng),
@@ -83,7 +85,10 @@ impl Source {
         let (action, row) = match rng.u8(..4) {
             0 => ("update", "null".to_owned()),
             1 => ("update", format!(r#"{{"id":1,"chat_id":"c","company_id":"co{company}"}}"#)),
-            2 => ("update", format!(r#"{{"id":1,"agent_id":"a","chat_id":"c","company_id":"co{other}"}}"#)),
+            2 => (
+                "update",
+                format!(r#"{{"id":1,"agent_id":"a","chat_id":"c","company_id":"co{other}"}}"#),
+            ),
             _ => ("truncate", format!(r#"{{"id":1,"chat_id":"c","company_id":"co{company}"}}"#)),
         };
         let mut event = self.event(company, action, "chats", &row, Fate::Bury, rng);

@@ -126,7 +126,12 @@ impl World {
             source: Source::new(plan.companies),
             publish_at: now.mono,
             left: plan.events,
-            nats, redis, publisher, rng, now, plan,
+            nats,
+            redis,
+            publisher,
+            rng,
+            now,
+            plan,
             orphans: Vec::new(),
             acts: BTreeMap::new(),
             acts_made: 0,
@@ -154,7 +159,10 @@ impl World {
         while !self.is_over()? {
             self.step()?;
             if self.steps > STEPS_MAX {
-                return broken(Promise::Progress, "runs in circles: ".to_owned() + &self.why_unsettled());
+                return broken(
+                    Promise::Progress,
+                    "runs in circles: ".to_owned() + &self.why_unsettled(),
+                );
             }
         }
         self.oracle.look_back(self.plan.companies)?;
@@ -234,7 +242,8 @@ impl World {
         let floor = consumer.map(|c| (c.floor(), c.delivered(), c.ack_pending(), c.waiting()));
         let mut text = format!(
             "not settled {} s after the last fault; {} in the source, consumer {floor:?}",
-            SETTLE_MAX / SEC, self.oracle.sources()
+            SETTLE_MAX / SEC,
+            self.oracle.sources()
         );
         for (r, replica) in self.replicas.iter().enumerate() {
             for (s, shard) in replica.shards.iter().enumerate() {
@@ -247,7 +256,9 @@ impl World {
 
     fn drain_all(&mut self) {
         for replica in 0..self.replicas.len() {
-            if self.replicas[replica].draining.is_none() && !self.replicas[replica].shards.is_empty() {
+            if self.replicas[replica].draining.is_none()
+                && !self.replicas[replica].shards.is_empty()
+            {
                 self.drain(replica, u64::MAX);
             }
         }
@@ -450,7 +461,9 @@ impl World {
         let count = shards.len();
         let mut came = nats || redis;
         for from in 0..count {
-            while let Some((_, mail)) = lanes[from * count + s].pop_front_if(|(at, _)| *at <= now.mono) {
+            while let Some((_, mail)) =
+                lanes[from * count + s].pop_front_if(|(at, _)| *at <= now.mono)
+            {
                 note!(self, "{r}/{s} letter of {from}: {}", mail_text(&mail));
                 shards[s].pipeline.handle(now, Input::Mail(mail));
                 came = true;
@@ -594,14 +607,20 @@ impl World {
         let (_, read) = pipeline.in_flight();
         let max = self.plan.settings.cdc.in_flight_max as usize;
         if read > max {
-            return broken(Promise::Bounded, format!("{r}/{s} holds {read} events of at most {max}"));
+            return broken(
+                Promise::Bounded,
+                format!("{r}/{s} holds {read} events of at most {max}"),
+            );
         }
         // Beyond the window: what is sent again for each company, dead letters, a lease, a position.
         let open = pipeline.publishes_open();
         let beside = usize::from(self.plan.companies) + max + 2;
         let window = self.plan.settings.cdc.publish_window as usize;
         if open > window + beside {
-            return broken(Promise::Bounded, format!("{r}/{s} has {open} publishes open, of {window}"));
+            return broken(
+                Promise::Bounded,
+                format!("{r}/{s} has {open} publishes open, of {window}"),
+            );
         }
         Ok(())
     }
@@ -682,9 +701,13 @@ impl World {
             }
             Act::Drain { replica, down } => self.drain(replica, down),
             Act::DrainDeadline { replica, life } => {
-                if self.replicas[replica].life == life && !self.replicas[replica].shards.is_empty() {
+                if self.replicas[replica].life == life && !self.replicas[replica].shards.is_empty()
+                {
                     if self.calm_at.is_some_and(|at| at + DRAIN_MAX < self.now.mono) {
-                        return broken(Promise::Progress, "drain: ".to_owned() + &self.why_unsettled());
+                        return broken(
+                            Promise::Progress,
+                            "drain: ".to_owned() + &self.why_unsettled(),
+                        );
                     }
                     self.kill(replica)?;
                     self.later(MS, Act::Start { replica });
@@ -747,7 +770,13 @@ impl World {
         }
     }
 
-    fn pipeline(&mut self, r: usize, s: usize, figures: Arc<ShardFigures>, epoch: Epoch) -> Pipeline {
+    fn pipeline(
+        &mut self,
+        r: usize,
+        s: usize,
+        figures: Arc<ShardFigures>,
+        epoch: Epoch,
+    ) -> Pipeline {
         let mut settings = self.plan.settings.clone();
         settings.replica = format!("r{r}-{}", self.replicas[r].life);
         settings.shard = ShardId(u16::try_from(s).unwrap_or(0));
@@ -794,7 +823,9 @@ impl World {
             let was_amnesiac = self.oracle.amnesia;
             self.kill(r)?;
             self.oracle.amnesia = was_amnesiac; // A clean stop leaves no mark behind.
-            self.acts.retain(|_, act| !matches!(act, Act::DrainDeadline { replica, .. } if *replica == r));
+            self.acts.retain(
+                |_, act| !matches!(act, Act::DrainDeadline { replica, .. } if *replica == r),
+            );
             if down < u64::MAX {
                 self.later(down, Act::Start { replica: r });
             }
