@@ -88,6 +88,22 @@ fn runs_that_once_failed_hold() {
     }
 }
 
+/// Found and not yet mended. Run with `--ignored`; a seed that holds moves to the list above.
+#[ignore = "open faults of the pipeline, each shown by these seeds"]
+#[test]
+fn runs_that_still_fail_hold() {
+    let seeds = [
+        // The earlier event of a misplaced pair is acknowledged before the later one is published
+        // again; a crash in between forgets that the later one is misplaced.
+        21_413, 18_530, 16_140, //
+        // An owner keeps events without outcome after Redis was away and is not demanded.
+        8_453, 20_411,
+    ];
+    for seed in seeds {
+        assert!(run(seed, &mut Tally::default()).is_ok(), "seed {seed}");
+    }
+}
+
 #[test]
 fn the_same_seed_is_the_same_run() {
     for seed in 0..20 {
