@@ -9,6 +9,8 @@ pub mod fault;
 pub mod id;
 pub mod metrics;
 pub mod pipeline;
+#[cfg(feature = "sabotage")]
+pub mod sabotage;
 pub mod wire;
 
 #[cfg(feature = "runtime")]

@@ -31,6 +31,8 @@ use bytes::BytesMut;
 use hashbrown::{HashMap, HashSet};
 use siphasher::sip128::SipHasher13;
 use std::collections::VecDeque;
+#[cfg(feature = "sabotage")]
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Dead-letter reasons that are not the transform's, behind those in label order.
 const REASON_REFUSED: usize = Reason::ALL.len();
@@ -242,6 +244,11 @@ impl Stage {
         }
         let (tenant, table) = (flight.tenant, table_of(flight));
         cx.figures.claim.record(cx.now.mono.saturating_sub(flight.since));
+        #[cfg(feature = "sabotage")]
+        let known = match known {
+            Claim::Claimed if crate::sabotage::SKIP_ON_CLAIM.load(Relaxed) => Claim::Done,
+            known => known,
+        };
         match known {
             Claim::Done => {
                 cx.figures.tables[table].dedup[0].inc();
@@ -343,6 +350,10 @@ impl Stage {
                 return self.advance(tenant, cx);
             }
             self.flights.at(slot).acks_open += 1;
+        }
+        #[cfg(feature = "sabotage")]
+        if crate::sabotage::DONE_AT_SEND.load(Relaxed) {
+            report_to_reader(&self.flights.at(slot).parcel, cx);
         }
     }
 

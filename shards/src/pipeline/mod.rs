@@ -254,6 +254,12 @@ impl Pipeline {
         self.stage.books()
     }
 
+    /// Publishes that wait for their PubAck: events, dead letters, leases, positions.
+    #[must_use]
+    pub fn publishes_open(&self) -> usize {
+        self.bus.publishes_open()
+    }
+
     /// Events held here without outcome: as owner, and as reader.
     #[must_use]
     pub fn in_flight(&self) -> (usize, usize) {

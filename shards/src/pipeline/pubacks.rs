@@ -1,5 +1,6 @@
 //! Publishes that wait for their PubAck, found again by the number in the reply subject. Pure. Answers
-//! may come in any order (an error overtakes earlier acks on a replicated stream), deadlines do not.
+//! may come in any order (an error overtakes earlier acks on a replicated stream), and so may deadlines:
+//! a lease is more impatient than an event. Invariant: every publish has a deadline, so the window ends.
 //! Source: reference/nats-jetstream.md section 4.4.
 
 use std::collections::VecDeque;
@@ -23,7 +24,7 @@ impl<T> PubAcks<T> {
         Self { first: 0, ring: VecDeque::with_capacity(capacity), open: 0 }
     }
 
-    /// Number for the next publish; its answer is due at `deadline` (monotonic ns, never falling).
+    /// Number for the next publish; its answer is due at `deadline`, monotonic ns.
     pub fn register(&mut self, who: T, deadline: u64) -> u64 {
         self.ring.push_back(Some(Waiting { who, deadline }));
         self.open += 1;
@@ -39,13 +40,11 @@ impl<T> PubAcks<T> {
         Some(waiting.who)
     }
 
-    /// The oldest publish whose answer is overdue.
+    /// The oldest publish whose answer is overdue. Looks at the whole window: ask once a tick.
     pub fn pop_overdue(&mut self, now: u64) -> Option<T> {
-        if self.ring.front()?.as_ref()?.deadline > now {
-            return None;
-        }
-        let waiting = self.ring.pop_front()??;
-        self.first += 1;
+        let is_overdue = |w: &Option<Waiting<T>>| w.as_ref().is_some_and(|w| w.deadline <= now);
+        let place = self.ring.iter().position(is_overdue)?;
+        let waiting = self.ring.get_mut(place)?.take()?;
         self.open -= 1;
         self.trim();
         Some(waiting.who)
@@ -76,6 +75,15 @@ impl<T> PubAcks<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_patient_publish_does_not_hide_an_impatient_one_behind_it() {
+        let mut acks = PubAcks::with_capacity(4);
+        acks.register("patient", 100);
+        acks.register("impatient", 10);
+        assert_eq!((acks.pop_overdue(10), acks.pop_overdue(10)), (Some("impatient"), None));
+        assert_eq!((acks.pop_overdue(100), acks.open()), (Some("patient"), 0));
+    }
 
     #[test]
     fn answers_in_any_order_find_their_publish_once() {

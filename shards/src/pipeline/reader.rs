@@ -279,9 +279,10 @@ impl Reader {
             }
             Admission::Acknowledged => {
                 self.figures.redelivered += 1;
-                if self.explicit {
-                    bus.ack(reply); // One ack for all covers it otherwise.
-                }
+                // Its ack was lost, or the server fell back behind it. No later one may ever come: at
+                // `max_ack_pending` the server sends nothing new until this is settled.
+                bus.ack(reply);
+                self.figures.acks += 1;
                 return (None, ReaderNews::Nothing);
             }
         };
@@ -537,7 +538,7 @@ impl Reader {
             Phase::Inspecting => self.on_info(now, &value, settings, bus),
             Phase::FindingPosition => self.on_position(now, &value, facts, settings, bus),
             Phase::Deleting => self.on_deleted(now, &value, facts, settings, bus),
-            Phase::Creating => self.on_created(&value, settings, bus),
+            Phase::Creating => self.on_created(now, &value, settings, bus),
             _ => Ok(()),
         });
         match done {
@@ -683,6 +684,7 @@ impl Reader {
 
     fn on_created(
         &mut self,
+        now: Now,
         value: &Value,
         settings: &Settings,
         bus: &mut Bus,
@@ -693,7 +695,8 @@ impl Reader {
         }
         // The consumer itself keeps the position from here on.
         let (who, key) = (AckFor::Position { reader: self.place }, self.position_key(settings));
-        bus.publish(u64::MAX, who, &key, &[("KV-Operation", "DEL")], b"");
+        let deadline = now.mono + settings.nats.api_timeout;
+        bus.publish(deadline, who, &key, &[("KV-Operation", "DEL")], b"");
         self.take_config(&value["config"], settings);
         self.begin_reading(
             self.floor_next,

@@ -23,7 +23,6 @@ pub(crate) const DEAD_LETTERS: &str = "dlq_stream";
 /// One run.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    pub(crate) seed: u64,
     pub(crate) replicas: usize,
     pub(crate) companies: u16,
     pub(crate) events: u32,
@@ -42,7 +41,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn draw(seed: u64, rng: &mut Rng) -> Self {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
         let shards = rng.u16(1..=3);
         let calm = rng.u8(..8) == 0;
         let workqueue = rng.u8(..5) == 0;
@@ -51,7 +50,6 @@ impl Plan {
             settings.cdc.ack = AckChoice::Auto; // The server refuses what the operator asked for.
         }
         Self {
-            seed,
             replicas: rng.usize(1..=2),
             companies: rng.u16(1..=4),
             events: one_of(rng, &[30, 60, 100, 150, 250]),

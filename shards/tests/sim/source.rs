@@ -66,7 +66,7 @@ impl Source {
             _ => ("chats", format!(r#""chat_id":"c{}","#, rng.u8(..2))),
         };
         let row = format!(r#"{{"id":{change},{row}"agent_id":"a1","company_id":"co{company}"}}"#);
-        let event = self.event(company, "update", table, &row, Fate::Forward { change }, rng);
+        let event = self.event(company, ("update", table), &row, Fate::Forward { change }, rng);
         if self.recent.len() == RECENT {
             self.recent.remove(0);
         }
@@ -77,7 +77,7 @@ impl Source {
     fn unwanted(&mut self, company: u16, rng: &mut Rng) -> Event {
         let row = format!(r#"{{"id":1,"agent_id":"a1","chat_id":"c","company_id":"co{company}"}}"#);
         let (action, table) = if rng.bool() { ("insert", "invoices") } else { ("read", "chats") };
-        self.event(company, action, table, &row, Fate::Filter, rng)
+        self.event(company, (action, table), &row, Fate::Filter, rng)
     }
 
     fn broken(&mut self, company: u16, rng: &mut Rng) -> Event {
@@ -91,7 +91,7 @@ impl Source {
             ),
             _ => ("truncate", format!(r#"{{"id":1,"chat_id":"c","company_id":"co{company}"}}"#)),
         };
-        let mut event = self.event(company, action, "chats", &row, Fate::Bury, rng);
+        let mut event = self.event(company, (action, "chats"), &row, Fate::Bury, rng);
         if rng.u8(..4) == 0 {
             event.body.truncate(event.body.len() / 2);
         }
@@ -101,8 +101,7 @@ impl Source {
     fn event(
         &mut self,
         company: u16,
-        action: &str,
-        table: &str,
+        (action, table): (&str, &str),
         row: &str,
         fate: Fate,
         rng: &mut Rng,
