@@ -63,7 +63,7 @@ pub fn run(plan: &Plan) -> Exit {
         Err(error) => return failed(&ProcessError::Signals(error)),
     };
     match Process::start(plan).and_then(|process| process.run(&stop)) {
-        Ok(left) if left == 0 => Exit::Ok,
+        Ok(0) => Exit::Ok,
         Ok(left) => {
             tracing::warn!(left, "stopped with work left behind; it is delivered again");
             Exit::Failed

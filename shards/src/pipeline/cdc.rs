@@ -4,9 +4,11 @@
 //!
 //! The fence. Publishes are pipelined. When one fails, nothing new of its company is sent; the failed
 //! one is sent again; and an event behind it that the stream took meanwhile lies before it there, so it
-//! is sent again under a new id (`;r1`). How that is noticed needs no memory of the failure: in one
-//! reading the output sequences of a company must rise, and a PubAck with a lower one names a misplaced
-//! copy, also one of an earlier life. Unless it says `duplicate` of an older change: that one came twice.
+//! is sent again under a new id (`;r1`). How that is noticed needs no memory of the failure: in one reading
+//! the output sequences of a company must rise, and a PubAck with a lower one names a misplaced copy, also
+//! one of an earlier life. Unless it says `duplicate` of an older change: that one came twice.
+//! Until all that was sent together lies in order, no outcome of it is reported: after a crash in between
+//! it is all read again, and the misplaced copies are found again.
 
 use super::bus::{AckFor, Bus, FlightRef};
 use super::effect::Effect;
@@ -483,7 +485,7 @@ impl Stage {
                 State::Failed => {
                     let tenant = flight.tenant;
                     // Only the first of a company's list is sent again; the others wait for it.
-                    if self.tenants.get(tenant).head == name.slot {
+                    if self.first_unplaced(tenant) == name.slot {
                         self.send(name.slot, cx);
                     } else {
                         self.retries.push((cx.now.mono + LOOK_AGAIN, name));
@@ -498,55 +500,60 @@ impl Stage {
     // Let the events at the front of a company's list count, as far as they may.
     fn advance(&mut self, tenant: u32, cx: &mut Cx<'_>) {
         loop {
-            let head = self.tenants.get(tenant).head;
-            if head == NONE {
+            let slot = self.first_unplaced(tenant);
+            if slot == NONE {
+                self.release(tenant, cx);
                 let tenant = self.tenants.get(tenant);
                 (tenant.fenced, tenant.failures) = (false, 0);
                 return;
             }
-            let flight = self.flights.at(head);
+            let is_head = self.tenants.get(tenant).placed == NONE;
+            let flight = self.flights.at(slot);
             match flight.state {
-                State::Gone => {
+                State::Gone if is_head => {
                     self.pop(tenant);
-                    self.flights.remove(head);
+                    self.flights.remove(slot);
                 }
-                State::Dead => self.pop(tenant), // Flies on alone; its order no longer matters.
+                State::Dead if is_head => self.pop(tenant), // Flies on alone, in no order.
+                State::Gone | State::Dead | State::Placed => self.pass(slot, tenant, cx),
                 State::Acked => {
-                    if !self.count_in(head, tenant, cx) {
+                    if !self.place(slot, tenant, cx) {
                         return;
                     }
                 }
                 State::Twin => {
                     let (hash, table) = (flight.hash, table_of(flight));
-                    if self.window.contains(hash, seconds(cx.now)) {
+                    if self.window.contains(hash, seconds(cx.now)) || self.is_placed(tenant, hash) {
                         cx.figures.tables[table].dedup[0].inc();
-                        self.end(head, Outcome::Duplicate, cx);
+                        self.end(slot, Outcome::Duplicate, cx);
                         continue;
                     }
                     if !self.flying.insert(hash) {
                         return; // Its twin is being dead-lettered; that decides.
                     }
-                    flight.state = State::Claiming;
-                    let name = self.flights.name_of(head);
+                    self.flights.at(slot).state = State::Claiming;
+                    self.release(tenant, cx);
+                    let name = self.flights.name_of(slot);
                     self.write_dedup_key(name);
                     return self.claim(name, cx);
                 }
                 State::Waiting if self.tenants.get(tenant).fenced => {
+                    self.release(tenant, cx);
                     return self.lower_fence(tenant, cx);
                 }
+                // Nothing behind it has been sent.
+                State::Waiting | State::Claiming => return self.release(tenant, cx),
                 // The stream takes events again: the next that it had refused need not wait its delay.
                 State::Failed if self.tenants.get(tenant).failures == 0 => {
-                    return self.send(head, cx);
+                    return self.send(slot, cx);
                 }
-                State::Waiting | State::Claiming | State::Sent | State::Failed | State::Marking => {
-                    return;
-                }
+                State::Sent | State::Failed | State::Marking => return,
             }
         }
     }
 
-    // The front event is in the stream. False if it lies before an earlier one and goes out again.
-    fn count_in(&mut self, slot: u32, tenant_place: u32, cx: &mut Cx<'_>) -> bool {
+    // The first event is in the stream. False if it lies before an earlier one and goes out again.
+    fn place(&mut self, slot: u32, tenant_place: u32, cx: &mut Cx<'_>) -> bool {
         let tenant = self.tenants.get(tenant_place);
         let flight = self.flights.at(slot);
         let position = position_of(flight);
@@ -568,18 +575,97 @@ impl Stage {
             (tenant.seq_last, tenant.position_last) = (flight.seq, position);
         }
         tenant.failures = 0;
+        let table = &cx.figures.tables[table_of(flight)];
+        table.processing.record(cx.now.mono.saturating_sub(flight.parcel.received));
+        // Behind it there may be copies that lie before it: of this life where something had failed, of
+        // an earlier one where it may have published them. Were it acknowledged before they are found and
+        // sent again, a crash in between would leave them misplaced for ever.
+        if tenant.fenced || tenant.placed != NONE || flight.parcel.replay {
+            flight.state = State::Placed;
+            self.pass(slot, tenant_place, cx);
+        } else {
+            self.complete(slot, tenant_place, cx);
+        }
+        true
+    }
+
+    // One more event of a group whose outcomes are held back; the barrier sets them free.
+    fn pass(&mut self, slot: u32, tenant_place: u32, cx: &mut Cx<'_>) {
+        if self.tenants.get(tenant_place).barrier == NONE {
+            let barrier = self.last_sent(slot);
+            self.tenants.get(tenant_place).barrier = barrier;
+        }
+        let tenant = self.tenants.get(tenant_place);
+        tenant.placed = slot;
+        if tenant.barrier == slot {
+            self.release(tenant_place, cx);
+        }
+    }
+
+    // The outcomes that were held back.
+    fn release(&mut self, tenant: u32, cx: &mut Cx<'_>) {
+        let last = self.tenants.get(tenant).placed;
+        (self.tenants.get(tenant).placed, self.tenants.get(tenant).barrier) = (NONE, NONE);
+        let mut is_released = last == NONE;
+        while !is_released {
+            let head = self.tenants.get(tenant).head;
+            is_released = head == last;
+            match self.flights.at(head).state {
+                State::Placed => self.complete(head, tenant, cx),
+                State::Gone => {
+                    self.pop(tenant);
+                    self.flights.remove(head);
+                }
+                _ => self.pop(tenant), // Dead: flies on alone.
+            }
+        }
+    }
+
+    fn complete(&mut self, slot: u32, tenant: u32, cx: &mut Cx<'_>) {
+        let flight = self.flights.at(slot);
         // The stream had it before our first attempt: an earlier life of ours published it.
         let known = flight.duplicate && flight.attempts == 1 && flight.rebirths == 0;
         let outcome = if known { Outcome::Duplicate } else { Outcome::Committed };
-        let table = &cx.figures.tables[table_of(flight)];
-        table.processing.record(cx.now.mono.saturating_sub(flight.parcel.received));
         let hash = flight.hash;
         self.window.insert(hash, seconds(cx.now));
         self.flying.remove(&hash);
-        self.pop(tenant_place);
+        self.pop(tenant);
         self.report(slot, outcome, cx);
         self.mark_done(slot, cx);
-        true
+    }
+
+    fn first_unplaced(&mut self, tenant: u32) -> u32 {
+        let tenant = self.tenants.get(tenant);
+        match tenant.placed {
+            NONE => tenant.head,
+            placed => self.flights.at(placed).next,
+        }
+    }
+
+    // The last flight from `slot` on that may be in the stream.
+    fn last_sent(&mut self, slot: u32) -> u32 {
+        let (mut last, mut next) = (slot, slot);
+        while next != NONE {
+            let flight = self.flights.at(next);
+            if matches!(flight.state, State::Sent | State::Acked | State::Failed) {
+                last = next;
+            }
+            next = flight.next;
+        }
+        last
+    }
+
+    // Is an event of this identity among those whose outcome is held back?
+    fn is_placed(&mut self, tenant: u32, hash: IdHash) -> bool {
+        let (mut slot, last) = (self.tenants.get(tenant).head, self.tenants.get(tenant).placed);
+        while last != NONE && slot != NONE {
+            let flight = self.flights.at(slot);
+            if flight.state == State::Placed && flight.hash == hash {
+                return true;
+            }
+            slot = if slot == last { NONE } else { flight.next };
+        }
+        false
     }
 
     fn mark_done(&mut self, slot: u32, cx: &mut Cx<'_>) {
@@ -675,6 +761,7 @@ impl Stage {
                 self.flights.at(last).next = NONE;
             }
             (tenant.head, tenant.tail) = (kept, last);
+            (tenant.placed, tenant.barrier) = (NONE, NONE);
             (tenant.seq_last, tenant.position_last) = (0, (0, 0));
             if kept == NONE {
                 (tenant.fenced, tenant.failures) = (false, 0);
@@ -934,14 +1021,18 @@ fn read_puback(msg: &Msg) -> Result<PubAck<'_>, (ErrorClass, String)> {
 
 // Twins hold no place in `flying`: it is that of the event ahead of them.
 fn flight_owns_hash(state: State) -> bool {
-    matches!(state, State::Claiming | State::Waiting | State::Sent | State::Acked | State::Failed)
+    match state {
+        State::Claiming | State::Waiting | State::Sent | State::Acked => true,
+        State::Placed | State::Failed => true,
+        State::Twin | State::Gone | State::Marking | State::Dead => false,
+    }
 }
 
 // LSN and index within the transaction: what orders the changes of a company's source.
 fn position_of(flight: &Flight) -> (u64, u64) {
     let msg = &flight.parcel.msg;
     let Some(spans) = &flight.spans else { return (0, 0) };
-    let change = spans.bind(msg.subject(), msg.payload());
+    let change = spans.bind(flight.parcel.subject(), msg.payload());
     (change.lsn(), change.index().unwrap_or(0))
 }
 

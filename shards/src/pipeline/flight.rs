@@ -20,6 +20,8 @@ pub(super) enum State {
     Sent,
     /// In the stream; counts once all before it count.
     Acked,
+    /// In its place in the stream; its outcome waits until that holds for all that was sent with it.
+    Placed,
     /// The publish failed, or its fate is unknown: to be sent again.
     Failed,
     /// Has its outcome; waits only to leave the list.

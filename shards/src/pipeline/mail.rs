@@ -22,6 +22,8 @@ pub struct Parcel {
     pub delivered: u64,
     /// When it was received here, monotonic ns.
     pub received: u64,
+    /// It was in the source before this reading began: an earlier life may have published it.
+    pub replay: bool,
     /// Bytes of its subject that name the partition.
     pub prefix: usize,
     /// Subject and body.

@@ -26,6 +26,8 @@ enum Phase {
     Idle,
     /// Another replica reads, or nobody has answered yet.
     Leasing,
+    /// `STREAM.INFO` is asked: what is in it already may have been published by an earlier life.
+    Sizing,
     /// `CONSUMER.INFO` is asked.
     Inspecting,
     /// The floor is being written down before the consumer is deleted.
@@ -96,6 +98,8 @@ pub(super) struct Reader {
     explicit: bool,
     ack_wait: u64,
     consumer_seq: u64,
+    /// Last sequence of the stream when this reading was prepared.
+    horizon: u64,
     pub(super) figures: ReaderFigures,
     pub(super) trouble: Option<String>,
 }
@@ -131,6 +135,7 @@ impl Reader {
             explicit: false,
             ack_wait: cdc.ack_wait,
             consumer_seq: 0,
+            horizon: u64::MAX,
             figures: ReaderFigures::default(),
             trouble: None,
         }
@@ -288,6 +293,7 @@ impl Reader {
         };
         let (reader, partition, epoch) = (self.shard, self.partition, self.epoch);
         let (received, prefix) = (now.mono, self.prefix);
+        let replay = seq <= self.horizon;
         let parcel = Parcel {
             reader,
             partition,
@@ -297,6 +303,7 @@ impl Reader {
             stored,
             delivered,
             received,
+            replay,
             prefix,
             msg,
         };
@@ -535,6 +542,7 @@ impl Reader {
             Answer::Timeout => Err("the JetStream API does not answer".to_owned()),
         };
         let done = value.and_then(|value| match self.phase {
+            Phase::Sizing => self.on_size(now, &value, bus),
             Phase::Inspecting => self.on_info(now, &value, settings, bus),
             Phase::FindingPosition => self.on_position(now, &value, facts, settings, bus),
             Phase::Deleting => self.on_deleted(now, &value, facts, settings, bus),
@@ -569,10 +577,22 @@ impl Reader {
     }
 
     fn inspect(&mut self, now: Now, bus: &mut Bus) {
+        self.phase = Phase::Sizing;
+        let subject = format!("$JS.API.STREAM.INFO.{}", self.stream);
+        bus.request(now, Asker::Reader(self.place), &subject, b"");
+    }
+
+    fn on_size(&mut self, now: Now, info: &Value, bus: &mut Bus) -> Result<(), String> {
+        let error = &info["error"];
+        if !error.is_null() {
+            return Err(format!("reading stream {}: {}", self.stream, api_error(error)));
+        }
+        self.horizon = info["state"]["last_seq"].as_u64().unwrap_or(u64::MAX);
         self.phase = Phase::Inspecting;
         let (stream, consumer) = (&self.stream, &self.consumer);
         let subject = format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}");
         bus.request(now, Asker::Reader(self.place), &subject, b"");
+        Ok(())
     }
 
     fn on_info(

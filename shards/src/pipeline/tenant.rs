@@ -50,6 +50,10 @@ pub(super) struct Tenant {
     pub(super) tail: u32,
     /// A publish of it has failed: nothing new is sent until that one has settled.
     pub(super) fenced: bool,
+    /// Last flight of the list that is in its place, where outcomes are held back; else `NONE`.
+    pub(super) placed: u32,
+    /// Flight whose placing sets those outcomes free; `NONE` together with `placed`.
+    pub(super) barrier: u32,
     /// Failures in a row of the event at the fence.
     pub(super) failures: u32,
     /// Output sequence of the last event that counts, in this reading.
@@ -98,6 +102,8 @@ impl TenantTable {
             head,
             tail,
             fenced,
+            placed: NONE,
+            barrier: NONE,
             failures,
             seq_last,
             position_last,
