@@ -5,6 +5,7 @@
 
 use crate::clock::{MS, Now, SEC};
 use crate::edge::Clock;
+use crate::edge::inbox::Inbox;
 use crate::edge::link::{Link, Received};
 use crate::edge::mailbox::{Ears, PostOffice};
 use crate::edge::target::{Address, NatsTarget, RedisTarget};
@@ -121,8 +122,8 @@ pub struct Shard {
     pipeline: Pipeline,
     nats: Socket,
     redis: Socket,
-    nats_inbox: BytesMut,
-    redis_inbox: BytesMut,
+    nats_inbox: Inbox,
+    redis_inbox: Inbox,
     scratch: Box<[u8]>,
     ears: Ears,
     timer: Timer,
@@ -156,8 +157,8 @@ impl Shard {
             pipeline,
             nats: Socket::Closed,
             redis: Socket::Closed,
-            nats_inbox: BytesMut::with_capacity(READ_MAX),
-            redis_inbox: BytesMut::with_capacity(READ_MAX / 4),
+            nats_inbox: Inbox::new(READ_MAX),
+            redis_inbox: Inbox::new(READ_MAX / 4),
             scratch: vec![0; READ_MAX].into_boxed_slice(),
             ears,
             timer: Timer::new(Duration::from_nanos(TICK)),
@@ -232,11 +233,10 @@ impl Shard {
             }
             Ok(Arrived::Secured) => {
                 self.pipeline.handle(now, Input::NatsSecured);
-                self.pipeline.handle(now, Input::NatsBytes(&mut self.nats_inbox));
+                self.pipeline.handle(now, Input::NatsBytes(&mut self.nats_inbox.bytes));
             }
             Ok(Arrived::Bytes) => {
-                self.pipeline.handle(now, Input::NatsBytes(&mut self.nats_inbox));
-                renew(&mut self.nats_inbox);
+                self.pipeline.handle(now, Input::NatsBytes(&mut self.nats_inbox.bytes));
             }
             Err(error) => {
                 self.nats = Socket::Closed;
@@ -261,7 +261,7 @@ impl Shard {
             }
             Ok(Arrived::Secured) => self.pipeline.handle(now, Input::RedisOpened),
             Ok(Arrived::Bytes) => {
-                self.pipeline.handle(now, Input::RedisBytes(&mut self.redis_inbox));
+                self.pipeline.handle(now, Input::RedisBytes(&mut self.redis_inbox.bytes));
             }
             Err(error) => {
                 self.redis = Socket::Closed;
@@ -427,7 +427,7 @@ fn poll_socket(
     socket: &mut Socket,
     cx: &mut Context<'_>,
     scratch: &mut [u8],
-    inbox: &mut BytesMut,
+    inbox: &mut Inbox,
     out: &mut BytesMut,
 ) -> Option<io::Result<Arrived>> {
     match socket {
@@ -456,9 +456,4 @@ fn poll_socket(
     }
 }
 
-/// An inbox whose pieces live on in events is replaced by a large one, not grown in small steps.
-pub fn renew(inbox: &mut BytesMut) {
-    if inbox.is_empty() && inbox.capacity() < READ_MAX / 2 {
-        *inbox = BytesMut::with_capacity(READ_MAX);
-    }
-}
+/

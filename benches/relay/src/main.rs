@@ -9,11 +9,12 @@ use clap::Parser;
 use glommio::{LocalExecutorBuilder, Placement};
 use relay::{Relay, RelayError, Settings};
 use shards::edge::Clock;
+use shards::edge::inbox::Inbox;
 use shards::edge::link::Link;
 use shards::edge::target::Address;
 use shards::pipeline::TICK;
 use shards::pool::{IO_MEMORY, PREEMPT};
-use shards::shard::{READ_MAX, TURNS_MAX, renew};
+use shards::shard::{READ_MAX, TURNS_MAX};
 use std::future::Future as _;
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -84,7 +85,7 @@ async fn run(address: &Address, settings: Settings) -> Result<(), RelayError> {
     let mut edge = Edge {
         link,
         relay: Relay::open(clock.now(), settings, &mut fastrand::Rng::new()),
-        inbox: BytesMut::with_capacity(READ_MAX),
+        inbox: Inbox::new(READ_MAX),
         scratch: vec![0; READ_MAX].into_boxed_slice(),
         timer: tick(),
     };
@@ -93,8 +94,7 @@ async fn run(address: &Address, settings: Settings) -> Result<(), RelayError> {
         let turn = poll_fn(|cx| edge.poll_turn(cx)).await?;
         let now = clock.now();
         if turn.bytes {
-            edge.relay.receive(now, &mut edge.inbox)?;
-            renew(&mut edge.inbox);
+            edge.relay.receive(now, &mut edge.inbox.bytes)?;
         }
         if turn.tick {
             edge.relay.tick(now)?;
@@ -114,7 +114,7 @@ fn tick() -> Timer {
 struct Edge {
     link: Link,
     relay: Relay,
-    inbox: BytesMut,
+    inbox: Inbox,
     scratch: Box<[u8]>,
     timer: Timer,
 }

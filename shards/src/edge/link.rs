@@ -1,6 +1,7 @@
 //! One TCP connection of a shard, with or without TLS. Invariants: a read takes what there is, a write
 //! hands over what there is, neither waits; what could not be written stays in the caller's buffer.
 
+use super::inbox::Inbox;
 use super::tls::Tls;
 use bytes::{Buf, BytesMut};
 use futures_lite::{AsyncRead, AsyncWrite};
@@ -67,7 +68,7 @@ impl Link {
         &mut self,
         cx: &mut Context<'_>,
         scratch: &mut [u8],
-        inbox: &mut BytesMut,
+        inbox: &mut Inbox,
     ) -> Poll<io::Result<Received>> {
         loop {
             let size = ready!(Pin::new(&mut self.stream).poll_read(cx, scratch))?;
@@ -76,16 +77,16 @@ impl Link {
                 return Poll::Ready(Err(closed));
             }
             let Some(tls) = &mut self.tls else {
-                inbox.extend_from_slice(&scratch[..size]);
+                inbox.extend(&scratch[..size]);
                 return Poll::Ready(Ok(Received::Bytes));
             };
-            let before = inbox.len();
+            let before = inbox.bytes.len();
             tls.receive(&scratch[..size], inbox)?;
             if self.securing && tls.is_secured() {
                 self.securing = false;
                 return Poll::Ready(Ok(Received::Secured));
             }
-            if inbox.len() > before {
+            if inbox.bytes.len() > before {
                 return Poll::Ready(Ok(Received::Bytes));
             }
             // Handshake bytes only: their answers must go out before more can come.

@@ -1,6 +1,7 @@
 //! Where bytes and time come from: sockets, TLS, mailboxes, clocks. Everything that waits is here, and
 //! nothing here knows a rule of the domain. All of glommio stays behind this module.
 
+pub mod inbox;
 pub mod link;
 pub mod mailbox;
 pub mod target;

@@ -1,5 +1,6 @@
 //! TLS over bytes: a rustls connection and the buffers round it. Sans-IO, like everything it serves.
 
+use super::inbox::Inbox;
 use bytes::{Buf, BytesMut};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
@@ -36,7 +37,7 @@ impl Tls {
     ///
     /// # Errors
     /// The peer broke the protocol, or its certificate is not accepted.
-    pub fn receive(&mut self, mut cipher: &[u8], plain: &mut BytesMut) -> io::Result<()> {
+    pub fn receive(&mut self, mut cipher: &[u8], plain: &mut Inbox) -> io::Result<()> {
         while !cipher.is_empty() {
             self.session.read_tls(&mut cipher)?;
             self.session
@@ -65,12 +66,12 @@ impl Tls {
         &mut self.cipher_out
     }
 
-    fn drain_plain(&mut self, plain: &mut BytesMut) -> io::Result<()> {
+    fn drain_plain(&mut self, plain: &mut Inbox) -> io::Result<()> {
         let mut piece = [0; 16 * 1024];
         loop {
             match self.session.reader().read(&mut piece) {
                 Ok(0) => return Ok(()),
-                Ok(size) => plain.extend_from_slice(&piece[..size]),
+                Ok(size) => plain.extend(&piece[..size]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             }
