@@ -455,5 +455,3 @@ fn poll_socket(
         }
     }
 }
-
-/
