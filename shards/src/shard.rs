@@ -100,6 +100,8 @@ struct Turn {
     redis: Option<io::Result<Arrived>>,
     mail: bool,
     tick: bool,
+    /// The socket has taken everything, and the pipeline has more.
+    more: bool,
 }
 
 enum Arrived {
@@ -110,7 +112,7 @@ enum Arrived {
 
 impl Turn {
     fn is_empty(&self) -> bool {
-        self.nats.is_none() && self.redis.is_none() && !self.mail && !self.tick
+        self.nats.is_none() && self.redis.is_none() && !(self.mail || self.tick || self.more)
     }
 }
 
@@ -197,8 +199,10 @@ impl Shard {
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
         let mut turn = Turn::default();
         let Self { nats, redis, pipeline, scratch, nats_inbox, redis_inbox, .. } = self;
+        let had_output = !pipeline.nats_out().is_empty();
         turn.nats = poll_socket(nats, cx, scratch, nats_inbox, pipeline.nats_out());
         turn.redis = poll_socket(redis, cx, scratch, redis_inbox, pipeline.redis_out());
+        turn.more = had_output && pipeline.nats_out().is_empty() && pipeline.has_more();
         turn.mail = self.ears.poll_rung(cx).is_ready();
         if Pin::new(&mut self.timer).poll(cx).is_ready() {
             self.timer = Timer::new(Duration::from_nanos(TICK));

@@ -21,7 +21,6 @@ use std::process::ExitCode;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use futures_lite::future::poll_fn;
 use glommio::timer::Timer;
 

@@ -48,6 +48,8 @@ pub fn reason_labels() -> Vec<&'static str> {
     Reason::ALL.iter().map(|reason| reason.as_str()).chain(own).collect()
 }
 
+/// Bytes not yet taken by the socket above which no further event is written.
+const OUT_PAUSE: usize = 128 * 1024;
 /// How soon something that waits for its turn is looked at again.
 const LOOK_AGAIN: u64 = 50 * MS;
 
@@ -121,6 +123,11 @@ impl Stage {
     /// Events without outcome.
     pub(super) fn open(&self) -> usize {
         self.open
+    }
+
+    /// Does the next turn have something to send, whatever arrives?
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// Events without outcome, and done marks without reply.
@@ -311,8 +318,7 @@ impl Stage {
         if self.tenants.get(tenant).fenced {
             return self.advance(tenant, cx);
         }
-        let window = cx.settings.cdc.publish_window as usize;
-        if !cx.may_publish || cx.bus.publishes_open() >= window || !self.ready.is_empty() {
+        if !self.ready.is_empty() || !has_room(cx) {
             self.ready.push_back(name);
             return;
         }
@@ -321,8 +327,7 @@ impl Stage {
 
     /// The publish window has room again, or the connection is back.
     pub(super) fn send_ready(&mut self, cx: &mut Cx<'_>) {
-        let window = cx.settings.cdc.publish_window as usize;
-        while cx.may_publish && cx.bus.publishes_open() < window {
+        while has_room(cx) {
             let Some(name) = self.ready.pop_front() else { return };
             let Some(flight) = self.flights.get(name) else { continue };
             if flight.state != State::Waiting {
@@ -991,6 +996,14 @@ impl Stage {
             cdc::rfc3339_seconds(second, &mut self.event_time);
         }
     }
+}
+
+// May one more event be written? The bound on unwritten bytes keeps them in the cache, and spares the
+// buffer from being moved behind a socket that takes only a part.
+fn has_room(cx: &mut Cx<'_>) -> bool {
+    let window = cx.settings.cdc.publish_window as usize;
+    let is_open = cx.may_publish && cx.bus.publishes_open() < window;
+    is_open && cx.bus.conn.out().len() < OUT_PAUSE
 }
 
 fn report_to_reader(parcel: &Parcel, cx: &mut Cx<'_>) {

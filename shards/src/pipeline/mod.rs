@@ -215,6 +215,12 @@ impl Pipeline {
         &mut self.effects
     }
 
+    /// Has it more to send as soon as the NATS socket has taken what there is?
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.stage.has_ready() && self.bus.is_ready()
+    }
+
     /// The event being handled, for whoever has to find out why a call did not return.
     #[must_use]
     pub fn suspect(&self) -> Option<(PartitionId, u64)> {
