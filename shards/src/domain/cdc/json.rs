@@ -114,7 +114,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// First byte of the next value, not yet passed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn peek(&mut self) -> Result<u8, Fault> {
         match self.text.get(self.at) {
             Some(&byte) if byte > b' ' => Ok(byte), // Change events come without blanks.
@@ -136,7 +136,7 @@ impl<'a> Cursor<'a> {
 
     /// Passes the object at the cursor, and calls `visit` at each value, which it has to pass, with the
     /// key as it stands between its quotes and whether there are escapes in it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn each_member(
         &mut self,
         mut visit: impl FnMut(&mut Self, &'a [u8], Kind) -> Result<(), Fault>,
@@ -146,7 +146,7 @@ impl<'a> Cursor<'a> {
             return self.leave_object();
         }
         loop {
-            let (key, kind) = self.key()?;
+            let (key, kind) = self.named_key()?;
             visit(self, key, kind)?;
             match self.peek() {
                 Ok(b',') => self.at += 1,
@@ -157,7 +157,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// As [`Self::each_member`], with the key's value. A key that has none, a lone surrogate, is empty.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn each_name(
         &mut self,
         mut visit: impl FnMut(&mut Self, &[u8]) -> Result<(), Fault>,
@@ -172,7 +172,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes one value of any kind.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn value(&mut self) -> Result<Field, Fault> {
         let first = self.peek()?;
         let start = self.at;
@@ -182,7 +182,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes one value that nobody asks for.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn skip(&mut self) -> Result<(), Fault> {
         let first = self.peek()?;
         self.pass(first).map(drop)
@@ -225,7 +225,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes the value that begins with `first`, at the cursor.
-    #[inline]
+    #[inline(always)]
     fn pass(&mut self, first: u8) -> Result<Kind, Fault> {
         match first {
             b'"' => self.string(),
@@ -293,20 +293,36 @@ impl<'a> Cursor<'a> {
         self.peek()
     }
 
-    /// Passes a key and its colon.
-    #[inline]
-    fn key(&mut self) -> Result<(&'a [u8], Kind), Fault> {
+    /// As [`Self::key`], with its bytes.
+    #[inline(always)]
+    fn named_key(&mut self) -> Result<(&'a [u8], Kind), Fault> {
         if !self.peek_is(b'"') {
             return Err(self.fault(What::NoKey));
         }
         let start = self.at + 1;
         let kind = self.string()?;
-        let key = &self.text[start..self.at - 1];
+        let key = self.text.get(start..self.at - 1).unwrap_or_default();
+        self.colon()?;
+        Ok((key, kind))
+    }
+
+    /// Passes a key and its colon.
+    #[inline(always)]
+    fn key(&mut self) -> Result<(), Fault> {
+        if !self.peek_is(b'"') {
+            return Err(self.fault(What::NoKey));
+        }
+        self.string()?;
+        self.colon()
+    }
+
+    #[inline(always)]
+    fn colon(&mut self) -> Result<(), Fault> {
         if !self.peek_is(b':') {
             return Err(self.fault(What::NoColon));
         }
         self.at += 1;
-        Ok((key, kind))
+        Ok(())
     }
 
     fn simple(&mut self, first: u8) -> Result<Kind, Fault> {
@@ -314,31 +330,36 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes the string whose opening quote is at the cursor.
-    #[inline]
+    #[inline(always)]
     fn string(&mut self) -> Result<Kind, Fault> {
-        self.at = plain_end(self.text, self.at + 1);
-        if self.text.get(self.at) == Some(&b'"') {
-            self.at += 1;
-            return Ok(Kind::Text);
+        let start = self.at + 1;
+        if let Some(block) = block_at(self.text, start) {
+            let end = start + special_bytes(block).trailing_zeros() as usize;
+            if self.text.get(end) == Some(&b'"') {
+                self.at = end + 1;
+                return Ok(Kind::Text);
+            }
         }
-        self.string_rest()
+        self.string_slow()
     }
 
-    /// Passes the rest of a string that goes on with an escape, or is at fault.
-    #[cold]
-    fn string_rest(&mut self) -> Result<Kind, Fault> {
+    /// Passes a string that is long, near the end of the text, with escapes, or at fault.
+    #[inline(never)]
+    fn string_slow(&mut self) -> Result<Kind, Fault> {
+        self.at += 1;
+        let mut kind = Kind::Text;
         loop {
+            self.at = plain_end(self.text, self.at);
             match self.text.get(self.at) {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(Kind::Escaped);
-                }
+                Some(b'"') => break,
                 Some(b'\\') => self.escape()?,
                 Some(_) => return Err(self.fault(What::ControlCharacter)),
                 None => return Err(self.fault(What::OpenString)),
             }
-            self.at = plain_end(self.text, self.at);
+            kind = Kind::Escaped;
         }
+        self.at += 1;
+        Ok(kind)
     }
 
     fn escape(&mut self) -> Result<(), Fault> {
@@ -412,13 +433,13 @@ impl<'a> Cursor<'a> {
     }
 
     /// Whether the next byte is this one.
-    #[inline]
+    #[inline(always)]
     fn is_at(&self, byte: u8) -> bool {
         self.text.get(self.at) == Some(&byte)
     }
 
     /// Whether the next byte behind blanks is this one; they are passed.
-    #[inline]
+    #[inline(always)]
     fn peek_is(&mut self, byte: u8) -> bool {
         self.is_at(byte) || self.peek() == Ok(byte)
     }
@@ -451,35 +472,31 @@ pub(crate) fn unescape(inner: &[u8]) -> Option<String> {
 }
 
 /// Offset of the first quote, backslash or control character at or after `start`, else the length.
-#[inline]
 fn plain_end(text: &[u8], start: usize) -> usize {
     let mut at = start;
-    loop {
-        let Some(block) = text.get(at..).and_then(|rest| rest.first_chunk()) else {
-            return plain_end_tail(text, at);
-        };
-        let special = special_bytes(*block);
+    while let Some(block) = block_at(text, at) {
+        let special = special_bytes(block);
         if special != 0 {
             return at + special.trailing_zeros() as usize;
         }
         at += BLOCK_BYTES;
     }
-}
-
-/// As [`plain_end`], where less than a block is left.
-#[cold]
-fn plain_end_tail(text: &[u8], start: usize) -> usize {
-    let rest = text.get(start..).unwrap_or_default();
+    let rest = text.get(at..).unwrap_or_default();
     let mut block = [b'"'; BLOCK_BYTES]; // A quote behind the end stops at the end.
     block[..rest.len()].copy_from_slice(rest);
-    start + special_bytes(block).trailing_zeros() as usize
+    at + special_bytes(block).trailing_zeros() as usize
+}
+
+#[inline(always)]
+fn block_at(text: &[u8], at: usize) -> Option<[u8; BLOCK_BYTES]> {
+    text.get(at..)?.first_chunk().copied()
 }
 
 /// Bytes looked at in one step: a register of AVX2.
 const BLOCK_BYTES: usize = 32;
 
 /// One bit for each byte that ends a plain run of a string, the lowest for the first byte.
-#[inline]
+#[inline(always)]
 fn special_bytes(block: [u8; BLOCK_BYTES]) -> u32 {
     let bytes = u8x32::new(block);
     let is_control = bytes.min(u8x32::splat(0x1f)).simd_eq(bytes);
