@@ -3,7 +3,7 @@
 //! Shapes: contract `cdc.md` 2.1, `notifications.md` 5. Both envelopes are gathered at once, because
 //! the member that tells them apart may come last.
 
-use super::json::{Cursor, Fault, Field, Kind, members, unescape};
+use super::json::{Cursor, Fault, Field, Kind};
 use super::row::Image;
 use super::rules::EnvelopeRule;
 use super::span::Span;
@@ -97,19 +97,7 @@ pub(crate) fn scan(
 
 /// Reads the object at the cursor.
 pub(crate) fn scan_members(cursor: &mut Cursor<'_>, found: &mut Members) -> Result<(), Fault> {
-    cursor.peek()?;
-    cursor.enter_object()?;
-    let mut first = true;
-    while let Some(key) = cursor.next_key(first)? {
-        first = false;
-        if key.kind == Kind::Text {
-            found.read(cursor.bytes(key), cursor)?;
-        } else {
-            let name = unescape(cursor.bytes(key)).unwrap_or_default();
-            found.read(name.as_bytes(), cursor)?;
-        }
-    }
-    Ok(())
+    cursor.each_name(|cursor, name| found.read(name, cursor))
 }
 
 impl Members {
@@ -124,7 +112,7 @@ impl Members {
             b"source" => self.origin.read_source(cursor)?,
             b"transaction" => self.origin.read_transaction(cursor)?,
             b"payload" => self.payload = cursor.value()?,
-            _ => _ = cursor.value()?,
+            _ => cursor.skip()?,
         }
         Ok(())
     }
@@ -151,80 +139,70 @@ impl Members {
 impl Metadata {
     fn read(cursor: &mut Cursor<'_>) -> Result<Option<Self>, Fault> {
         if cursor.peek()? != b'{' {
-            cursor.value()?;
+            cursor.skip()?;
             return Ok(None);
         }
-        let mut database = Field::default();
-        let [schema, table, commit_time, lsn, index, idempotency_key, database_name, database_raw] =
-            members(
-                cursor,
-                &[
-                    b"table_schema",
-                    b"table_name",
-                    b"commit_timestamp",
-                    b"commit_lsn",
-                    b"commit_idx",
-                    b"idempotency_key",
-                    b"database_name",
-                    b"database",
-                ],
-            )?;
-        if database_raw.kind == Kind::Object {
-            [database] = members(&mut cursor.back_to(database_raw), &[b"id"])?;
-        }
-        Ok(Some(Self {
-            schema,
-            table,
-            commit_time,
-            lsn,
-            index,
-            idempotency_key,
-            database_name,
-            database_id: database,
-        }))
+        let mut meta = Self::default();
+        cursor.each_name(|cursor, name| {
+            match name {
+                b"table_schema" => meta.schema = cursor.value()?,
+                b"table_name" => meta.table = cursor.value()?,
+                b"commit_timestamp" => meta.commit_time = cursor.value()?,
+                b"commit_lsn" => meta.lsn = cursor.value()?,
+                b"commit_idx" => meta.index = cursor.value()?,
+                b"idempotency_key" => meta.idempotency_key = cursor.value()?,
+                b"database_name" => meta.database_name = cursor.value()?,
+                b"database" => meta.database_id = member(cursor, b"id")?,
+                _ => cursor.skip()?,
+            }
+            Ok(())
+        })?;
+        Ok(Some(meta))
     }
 }
 
 impl Origin {
     fn read_source(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Fault> {
-        let total_order = self.total_order;
-        *self = Self { total_order, ..Self::default() };
+        *self = Self { total_order: self.total_order, ..Self::default() };
         if cursor.peek()? != b'{' {
-            return cursor.value().map(drop);
+            return cursor.skip();
         }
-        [
-            self.schema,
-            self.table,
-            self.collection,
-            self.database,
-            self.name,
-            self.lsn,
-            self.ordinal,
-            self.time_ms,
-            self.time_us,
-        ] = members(
-            cursor,
-            &[
-                b"schema",
-                b"table",
-                b"collection",
-                b"db",
-                b"name",
-                b"lsn",
-                b"ord",
-                b"ts_ms",
-                b"ts_us",
-            ],
-        )?;
-        Ok(())
+        cursor.each_name(|cursor, name| {
+            match name {
+                b"schema" => self.schema = cursor.value()?,
+                b"table" => self.table = cursor.value()?,
+                b"collection" => self.collection = cursor.value()?,
+                b"db" => self.database = cursor.value()?,
+                b"name" => self.name = cursor.value()?,
+                b"lsn" => self.lsn = cursor.value()?,
+                b"ord" => self.ordinal = cursor.value()?,
+                b"ts_ms" => self.time_ms = cursor.value()?,
+                b"ts_us" => self.time_us = cursor.value()?,
+                _ => cursor.skip()?,
+            }
+            Ok(())
+        })
     }
 
     fn read_transaction(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Fault> {
-        self.total_order = Field::default();
-        if cursor.peek()? != b'{' {
-            return cursor.value().map(drop);
-        }
-        [self.total_order] = members(cursor, &[b"total_order"])?;
+        self.total_order = member(cursor, b"total_order")?;
         Ok(())
     }
+}
+
+/// Passes the value at the cursor, and gives back its member of this name if it is an object.
+fn member(cursor: &mut Cursor<'_>, wanted: &[u8]) -> Result<Field, Fault> {
+    let mut found = Field::default();
+    if cursor.peek()? != b'{' {
+        cursor.skip()?;
+        return Ok(found);
+    }
+    cursor.each_name(|cursor, name| {
+        let value = cursor.value()?;
+        if name == wanted {
+            found = value;
+        }
+        Ok(())
+    })?;
+    Ok(found)
 }

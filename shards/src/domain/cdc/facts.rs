@@ -151,8 +151,18 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 20 {
         return None;
     }
-    digits.iter().try_fold(0u64, |sum, b| {
-        let digit = b.is_ascii_digit().then(|| u64::from(b - b'0'))?;
+    // Nineteen digits cannot overflow.
+    let (sure, last) = digits.split_at(digits.len().min(19));
+    let mut sum = 0_u64;
+    for byte in sure {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        sum = sum * 10 + u64::from(digit);
+    }
+    last.iter().try_fold(sum, |sum, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
         sum.checked_mul(10)?.checked_add(digit)
     })
 }

@@ -4,18 +4,62 @@
 //! Why not the lazy values of `sonic-rs`: its strict skip calls itself for every bracket without a
 //! limit, so a megabyte of `[` ends the process, and its iterators allocate a key buffer each.
 //! Text must be UTF-8 already. A lone surrogate escape is passed: the grammar allows it.
+//!
+//! Most bytes lie in strings, so their ends are found 32 bytes at a time; blanks, escapes and faults
+//! are rare in change events and leave the straight path.
 
 use super::span::{Place, Span};
+use std::fmt;
+use wide::u8x32;
 
 /// Deepest nesting that is read, levels. Below the 128 at which `serde_json` gives up, with room for
 /// the level that the published payload adds: what we publish, any reader can read.
 pub(crate) const DEPTH_MAX: u32 = 120;
 
-/// Where and why a text is not JSON.
+/// Where and why a text is not JSON. Eight bytes, so that results of the cursor fit in registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Fault {
-    pub(crate) at: usize,
-    pub(crate) what: &'static str,
+    /// Offset, bytes; texts are shorter than 1 GiB.
+    pub(crate) at: u32,
+    pub(crate) what: What,
+}
+
+/// What is wrong with a text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum What {
+    NoValue,
+    NoObject,
+    NoKey,
+    NoColon,
+    NoComma,
+    NoDigit,
+    NoHexDigits,
+    TooDeep,
+    Trailing,
+    ControlCharacter,
+    OpenString,
+    UnknownEscape,
+    UnknownLiteral,
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoValue => "value expected",
+            Self::NoObject => "object expected",
+            Self::NoKey => "key expected",
+            Self::NoColon => "colon expected",
+            Self::NoComma => "comma or closing bracket expected",
+            Self::NoDigit => "digit expected",
+            Self::NoHexDigits => "four hexadecimal digits expected",
+            Self::TooDeep => "nested too deeply",
+            Self::Trailing => "bytes after the value",
+            Self::ControlCharacter => "control character in a string",
+            Self::OpenString => "string without end",
+            Self::UnknownEscape => "unknown escape",
+            Self::UnknownLiteral => "unknown literal",
+        })
+    }
 }
 
 /// What kind of value a field holds.
@@ -54,6 +98,7 @@ impl Field {
 }
 
 /// Position in a JSON text.
+#[derive(Clone, Copy)]
 pub(crate) struct Cursor<'a> {
     text: &'a [u8],
     at: usize,
@@ -61,6 +106,7 @@ pub(crate) struct Cursor<'a> {
     depth: u32,
 }
 
+// What readers of an event use.
 impl<'a> Cursor<'a> {
     /// Starts at the first byte of `text`, which is valid UTF-8 and lies in `place` from offset 0.
     pub(crate) fn new(text: &'a [u8], place: Place) -> Self {
@@ -68,62 +114,84 @@ impl<'a> Cursor<'a> {
     }
 
     /// First byte of the next value, not yet passed.
+    #[inline(always)]
     pub(crate) fn peek(&mut self) -> Result<u8, Fault> {
-        self.skip_blanks();
-        self.text.get(self.at).copied().ok_or_else(|| self.fault("value expected"))
+        match self.text.get(self.at) {
+            Some(&byte) if byte > b' ' => Ok(byte), // Change events come without blanks.
+            _ => self.peek_behind_blanks(),
+        }
     }
 
     /// Offset of the next byte.
+    #[inline]
     pub(crate) fn offset(&self) -> usize {
         self.at
     }
 
     /// The range from an offset to here.
+    #[inline]
     pub(crate) fn span_from(&self, start: usize) -> Span {
         Span::new(self.place, start, self.at)
     }
 
-    /// Enters the object that [`Self::peek`] has shown.
-    pub(crate) fn enter_object(&mut self) -> Result<(), Fault> {
-        self.expect(b'{', "object expected")?;
-        self.depth += 1;
-        if self.depth > DEPTH_MAX { Err(self.fault("nested too deeply")) } else { Ok(()) }
+    /// Passes the object at the cursor, and calls `visit` at each value, which it has to pass, with the
+    /// key as it stands between its quotes and whether there are escapes in it.
+    #[inline(always)]
+    pub(crate) fn each_member(
+        &mut self,
+        mut visit: impl FnMut(&mut Self, &'a [u8], Kind) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        self.enter_object()?;
+        if self.peek_is(b'}') {
+            return self.leave_object();
+        }
+        loop {
+            let (key, kind) = self.named_key()?;
+            visit(self, key, kind)?;
+            match self.peek() {
+                Ok(b',') => self.at += 1,
+                Ok(b'}') => return self.leave_object(),
+                _ => return Err(self.fault(What::NoComma)),
+            }
+        }
     }
 
-    /// The next key of the entered object, up to its value; `None` where the object ends.
-    pub(crate) fn next_key(&mut self, first: bool) -> Result<Option<Field>, Fault> {
-        self.skip_blanks();
-        if self.text.get(self.at) == Some(&b'}') {
-            self.at += 1;
-            self.depth -= 1;
-            return Ok(None);
-        }
-        if !first {
-            self.expect(b',', "comma or end of object expected")?;
-            self.skip_blanks();
-        }
-        self.key().map(Some)
+    /// As [`Self::each_member`], with the key's value. A key that has none, a lone surrogate, is empty.
+    #[inline(always)]
+    pub(crate) fn each_name(
+        &mut self,
+        mut visit: impl FnMut(&mut Self, &[u8]) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        self.each_member(|cursor, key, kind| {
+            if kind == Kind::Text {
+                return visit(cursor, key);
+            }
+            let name = unescape(key).unwrap_or_default();
+            visit(cursor, name.as_bytes())
+        })
     }
 
     /// Passes one value of any kind.
+    #[inline(always)]
     pub(crate) fn value(&mut self) -> Result<Field, Fault> {
         let first = self.peek()?;
         let start = self.at;
-        let kind = match first {
-            b'"' => return self.string(),
-            b'{' | b'[' => {
-                self.skip_container()?;
-                if first == b'{' { Kind::Object } else { Kind::Array }
-            }
-            _ => self.scalar(first)?,
-        };
-        Ok(Field { kind, span: self.span_from(start) })
+        let kind = self.pass(first)?;
+        let quotes = usize::from(matches!(kind, Kind::Text | Kind::Escaped));
+        Ok(Field { kind, span: Span::new(self.place, start + quotes, self.at - quotes) })
+    }
+
+    /// Passes one value that nobody asks for.
+    #[inline(always)]
+    pub(crate) fn skip(&mut self) -> Result<(), Fault> {
+        let first = self.peek()?;
+        self.pass(first).map(drop)
     }
 
     /// Checks that nothing but blanks is left.
     pub(crate) fn finish(&mut self) -> Result<(), Fault> {
         self.skip_blanks();
-        if self.at == self.text.len() { Ok(()) } else { Err(self.fault("bytes after the value")) }
+        if self.at == self.text.len() { Ok(()) } else { Err(self.fault(What::Trailing)) }
     }
 
     /// A cursor at the start of a container that this one has passed.
@@ -132,98 +200,166 @@ impl<'a> Cursor<'a> {
     }
 
     /// The bytes of a field that this cursor has passed.
+    #[inline]
     pub(crate) fn bytes(&self, field: Field) -> &'a [u8] {
         let start = field.span.offset();
         &self.text[start..start + field.span.len()]
     }
+}
+
+// The grammar.
+impl<'a> Cursor<'a> {
+    fn enter_object(&mut self) -> Result<(), Fault> {
+        if self.peek() != Ok(b'{') {
+            return Err(self.fault(What::NoObject));
+        }
+        self.at += 1;
+        self.depth += 1;
+        if self.depth > DEPTH_MAX { Err(self.fault(What::TooDeep)) } else { Ok(()) }
+    }
+
+    fn leave_object(&mut self) -> Result<(), Fault> {
+        self.at += 1;
+        self.depth -= 1;
+        Ok(())
+    }
+
+    /// Passes the value that begins with `first`, at the cursor.
+    #[inline(always)]
+    fn pass(&mut self, first: u8) -> Result<Kind, Fault> {
+        match first {
+            b'"' => self.string(),
+            b'{' | b'[' => self.container(first),
+            _ => self.scalar(first),
+        }
+    }
 
     /// Passes a container. One bit a level tells objects from arrays, so nothing recurses.
-    fn skip_container(&mut self) -> Result<(), Fault> {
-        let mut objects = 0u128;
-        let mut depth = 0u32;
+    fn container(&mut self, open: u8) -> Result<Kind, Fault> {
+        let mut objects = 0_u128;
+        let mut depth = 0;
+        let mut first = open;
         loop {
-            match self.peek()? {
-                open @ (b'{' | b'[') => {
-                    self.at += 1;
-                    depth += 1;
-                    if self.depth + depth > DEPTH_MAX {
-                        return Err(self.fault("nested too deeply"));
-                    }
-                    let is_object = open == b'{';
-                    objects = objects << 1 | u128::from(is_object);
-                    if !self.at_close(is_object) {
-                        if is_object {
-                            self.key()?;
-                        }
-                        continue;
-                    }
+            if let b'{' | b'[' = first {
+                self.at += 1;
+                depth += 1;
+                if self.depth + depth > DEPTH_MAX {
+                    return Err(self.fault(What::TooDeep));
                 }
-                b'"' => _ = self.string()?,
-                first => _ = self.scalar(first)?,
+                let is_object = first == b'{';
+                objects = objects << 1 | u128::from(is_object);
+                if !self.peek_is(if is_object { b'}' } else { b']' }) {
+                    first = self.element(is_object)?;
+                    continue;
+                }
+            } else {
+                self.simple(first)?;
             }
             if self.close_levels(&mut objects, &mut depth)? {
-                return Ok(());
+                return Ok(if open == b'{' { Kind::Object } else { Kind::Array });
             }
+            first = self.element(objects & 1 == 1)?;
         }
     }
 
-    /// After a value inside a container: passes closing brackets, then a comma and perhaps a key.
-    /// True when the outermost bracket closed.
+    /// After a value inside a container: passes closing brackets, then a comma. True when the
+    /// outermost bracket closed.
+    #[inline]
     fn close_levels(&mut self, objects: &mut u128, depth: &mut u32) -> Result<bool, Fault> {
         loop {
-            let is_object = *objects & 1 == 1;
-            if self.at_close(is_object) {
-                self.at += 1;
-                *objects >>= 1;
-                *depth -= 1;
-                if *depth == 0 {
-                    return Ok(true);
+            let close = if *objects & 1 == 1 { b'}' } else { b']' };
+            match self.peek() {
+                Ok(b',') => {
+                    self.at += 1;
+                    return Ok(false);
                 }
-                continue;
+                Ok(byte) if byte == close => self.at += 1,
+                _ => return Err(self.fault(What::NoComma)),
             }
-            self.expect(b',', "comma or closing bracket expected")?;
-            if is_object {
-                self.skip_blanks();
-                self.key()?;
+            *objects >>= 1;
+            *depth -= 1;
+            if *depth == 0 {
+                return Ok(true);
             }
-            return Ok(false);
         }
     }
 
-    fn at_close(&mut self, is_object: bool) -> bool {
-        self.skip_blanks();
-        self.text.get(self.at) == Some(if is_object { &b'}' } else { &b']' })
-    }
-
-    fn key(&mut self) -> Result<Field, Fault> {
-        if self.text.get(self.at) != Some(&b'"') {
-            return Err(self.fault("key expected"));
+    /// First byte of the next element's value; its key, if it has one, is passed.
+    #[inline]
+    fn element(&mut self, is_object: bool) -> Result<u8, Fault> {
+        if is_object {
+            self.key()?;
         }
-        let key = self.string()?;
-        self.skip_blanks();
-        self.expect(b':', "colon expected")?;
-        Ok(key)
+        self.peek()
     }
 
-    fn string(&mut self) -> Result<Field, Fault> {
+    /// As [`Self::key`], with its bytes.
+    #[inline(always)]
+    fn named_key(&mut self) -> Result<(&'a [u8], Kind), Fault> {
+        if !self.peek_is(b'"') {
+            return Err(self.fault(What::NoKey));
+        }
         let start = self.at + 1;
-        self.at = start;
+        let kind = self.string()?;
+        let key = self.text.get(start..self.at - 1).unwrap_or_default();
+        self.colon()?;
+        Ok((key, kind))
+    }
+
+    /// Passes a key and its colon.
+    #[inline(always)]
+    fn key(&mut self) -> Result<(), Fault> {
+        if !self.peek_is(b'"') {
+            return Err(self.fault(What::NoKey));
+        }
+        self.string()?;
+        self.colon()
+    }
+
+    #[inline(always)]
+    fn colon(&mut self) -> Result<(), Fault> {
+        if !self.peek_is(b':') {
+            return Err(self.fault(What::NoColon));
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn simple(&mut self, first: u8) -> Result<Kind, Fault> {
+        if first == b'"' { self.string() } else { self.scalar(first) }
+    }
+
+    /// Passes the string whose opening quote is at the cursor.
+    #[inline(always)]
+    fn string(&mut self) -> Result<Kind, Fault> {
+        let start = self.at + 1;
+        if let Some(block) = block_at(self.text, start) {
+            let end = start + special_bytes(block).trailing_zeros() as usize;
+            if self.text.get(end) == Some(&b'"') {
+                self.at = end + 1;
+                return Ok(Kind::Text);
+            }
+        }
+        self.string_slow()
+    }
+
+    /// Passes a string that is long, near the end of the text, with escapes, or at fault.
+    #[inline(never)]
+    fn string_slow(&mut self) -> Result<Kind, Fault> {
+        self.at += 1;
         let mut kind = Kind::Text;
         loop {
-            self.at += plain_len(&self.text[self.at..]);
+            self.at = plain_end(self.text, self.at);
             match self.text.get(self.at) {
                 Some(b'"') => break,
-                Some(b'\\') => {
-                    kind = Kind::Escaped;
-                    self.escape()?;
-                }
-                Some(_) => return Err(self.fault("control character in a string")),
-                None => return Err(self.fault("string without end")),
+                Some(b'\\') => self.escape()?,
+                Some(_) => return Err(self.fault(What::ControlCharacter)),
+                None => return Err(self.fault(What::OpenString)),
             }
+            kind = Kind::Escaped;
         }
-        let span = self.span_from(start);
         self.at += 1;
-        Ok(Field { kind, span })
+        Ok(kind)
     }
 
     fn escape(&mut self) -> Result<(), Fault> {
@@ -232,11 +368,11 @@ impl<'a> Cursor<'a> {
             Some(b'u') => {
                 let digits = self.text.get(self.at + 2..self.at + 6);
                 if !digits.is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit)) {
-                    return Err(self.fault("four hexadecimal digits expected"));
+                    return Err(self.fault(What::NoHexDigits));
                 }
                 self.at += 6;
             }
-            _ => return Err(self.fault("unknown escape")),
+            _ => return Err(self.fault(What::UnknownEscape)),
         }
         Ok(())
     }
@@ -247,34 +383,35 @@ impl<'a> Cursor<'a> {
             b't' => self.literal(b"true", Kind::Bool),
             b'f' => self.literal(b"false", Kind::Bool),
             b'-' | b'0'..=b'9' => self.number(),
-            _ => Err(self.fault("value expected")),
+            _ => Err(self.fault(What::NoValue)),
         }
     }
 
-    fn literal(&mut self, word: &[u8], kind: Kind) -> Result<Kind, Fault> {
-        if !self.text[self.at..].starts_with(word) {
-            return Err(self.fault("unknown literal"));
+    #[inline]
+    fn literal<const N: usize>(&mut self, word: &[u8; N], kind: Kind) -> Result<Kind, Fault> {
+        if self.text[self.at..].first_chunk() != Some(word) {
+            return Err(self.fault(What::UnknownLiteral));
         }
-        self.at += word.len();
+        self.at += N;
         Ok(kind)
     }
 
     fn number(&mut self) -> Result<Kind, Fault> {
-        if self.text.get(self.at) == Some(&b'-') {
+        if self.is_at(b'-') {
             self.at += 1;
         }
-        if self.text.get(self.at) == Some(&b'0') {
+        if self.is_at(b'0') {
             self.at += 1;
         } else {
             self.digits()?;
         }
-        if self.text.get(self.at) == Some(&b'.') {
+        if self.is_at(b'.') {
             self.at += 1;
             self.digits()?;
         }
-        if let Some(b'e' | b'E') = self.text.get(self.at) {
+        if self.is_at(b'e') || self.is_at(b'E') {
             self.at += 1;
-            if let Some(b'+' | b'-') = self.text.get(self.at) {
+            if self.is_at(b'+') || self.is_at(b'-') {
                 self.at += 1;
             }
             self.digits()?;
@@ -282,61 +419,47 @@ impl<'a> Cursor<'a> {
         Ok(Kind::Number)
     }
 
+    #[inline]
     fn digits(&mut self) -> Result<(), Fault> {
-        let count = self.text[self.at..].iter().take_while(|b| b.is_ascii_digit()).count();
-        self.at += count;
-        if count == 0 { Err(self.fault("digit expected")) } else { Ok(()) }
-    }
-
-    fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), Fault> {
-        if self.text.get(self.at) != Some(&byte) {
-            return Err(self.fault(what));
+        let mut at = self.at;
+        while self.text.get(at).is_some_and(u8::is_ascii_digit) {
+            at += 1;
         }
-        self.at += 1;
+        if at == self.at {
+            return Err(self.fault(What::NoDigit));
+        }
+        self.at = at;
         Ok(())
     }
 
-    #[inline]
+    /// Whether the next byte is this one.
+    #[inline(always)]
+    fn is_at(&self, byte: u8) -> bool {
+        self.text.get(self.at) == Some(&byte)
+    }
+
+    /// Whether the next byte behind blanks is this one; they are passed.
+    #[inline(always)]
+    fn peek_is(&mut self, byte: u8) -> bool {
+        self.is_at(byte) || self.peek() == Ok(byte)
+    }
+
+    #[cold]
+    fn peek_behind_blanks(&mut self) -> Result<u8, Fault> {
+        self.skip_blanks();
+        self.text.get(self.at).copied().ok_or_else(|| self.fault(What::NoValue))
+    }
+
     fn skip_blanks(&mut self) {
-        if self.text.get(self.at).is_some_and(|b| *b > b' ') {
-            return; // Nearly always: change events come without blanks.
-        }
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.text.get(self.at) {
             self.at += 1;
         }
     }
 
-    fn fault(&self, what: &'static str) -> Fault {
-        Fault { at: self.at, what }
+    #[cold]
+    fn fault(&self, what: What) -> Fault {
+        Fault { at: self.at as u32, what }
     }
-}
-
-/// Reads the object at the cursor and gives back the fields of these names, the last of each.
-pub(crate) fn members<const N: usize>(
-    cursor: &mut Cursor<'_>,
-    names: &[&[u8]; N],
-) -> Result<[Field; N], Fault> {
-    let mut fields = [Field::default(); N];
-    cursor.enter_object()?;
-    let mut first = true;
-    while let Some(key) = cursor.next_key(first)? {
-        first = false;
-        let wanted = index_of(cursor, key, names);
-        let value = cursor.value()?;
-        if let Some(index) = wanted {
-            fields[index] = value;
-        }
-    }
-    Ok(fields)
-}
-
-fn index_of<const N: usize>(cursor: &Cursor<'_>, key: Field, names: &[&[u8]; N]) -> Option<usize> {
-    let bytes = cursor.bytes(key);
-    if key.kind == Kind::Text {
-        return names.iter().position(|name| *name == bytes);
-    }
-    let name = unescape(bytes)?;
-    names.iter().position(|n| *n == name.as_bytes())
 }
 
 /// The value of a string, from the bytes between its quotes. `None` for a lone surrogate. Allocates.
@@ -348,29 +471,38 @@ pub(crate) fn unescape(inner: &[u8]) -> Option<String> {
     sonic_rs::from_slice(&quoted).ok()
 }
 
-/// Length of the run without quote, backslash and control characters, eight bytes at a time.
-#[inline]
-fn plain_len(text: &[u8]) -> usize {
-    let mut len = 0;
-    while let Some(chunk) = text[len..].first_chunk::<8>() {
-        let special = special_bytes(u64::from_le_bytes(*chunk));
+/// Offset of the first quote, backslash or control character at or after `start`, else the length.
+fn plain_end(text: &[u8], start: usize) -> usize {
+    let mut at = start;
+    while let Some(block) = block_at(text, at) {
+        let special = special_bytes(block);
         if special != 0 {
-            return len + special.trailing_zeros() as usize / 8;
+            return at + special.trailing_zeros() as usize;
         }
-        len += 8;
+        at += BLOCK_BYTES;
     }
-    let rest = &text[len..];
-    len + rest.iter().position(|b| *b < 0x20 || matches!(b, b'"' | b'\\')).unwrap_or(rest.len())
+    let rest = text.get(at..).unwrap_or_default();
+    let mut block = [b'"'; BLOCK_BYTES]; // A quote behind the end stops at the end.
+    block[..rest.len()].copy_from_slice(rest);
+    at + special_bytes(block).trailing_zeros() as usize
 }
 
-/// High bit of each byte that ends a plain run; bits above the lowest one may be set in error
-/// (a borrow), so only the lowest counts. Source: "Bit Twiddling Hacks", determine a zero byte.
-fn special_bytes(word: u64) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let below = |x: u64, n: u64| x.wrapping_sub(ONES * n) & !x;
-    let quote = below(word ^ (ONES * u64::from(b'"')), 1);
-    let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
-    (quote | backslash | below(word, 0x20)) & (ONES << 7)
+#[inline(always)]
+fn block_at(text: &[u8], at: usize) -> Option<[u8; BLOCK_BYTES]> {
+    text.get(at..)?.first_chunk().copied()
+}
+
+/// Bytes looked at in one step: a register of AVX2.
+const BLOCK_BYTES: usize = 32;
+
+/// One bit for each byte that ends a plain run of a string, the lowest for the first byte.
+#[inline(always)]
+fn special_bytes(block: [u8; BLOCK_BYTES]) -> u32 {
+    let bytes = u8x32::new(block);
+    let is_control = bytes.min(u8x32::splat(0x1f)).simd_eq(bytes);
+    let is_quote = bytes.simd_eq(u8x32::splat(b'"'));
+    let is_backslash = bytes.simd_eq(u8x32::splat(b'\\'));
+    (is_control | is_quote | is_backslash).to_bitmask()
 }
 
 #[cfg(test)]
@@ -486,9 +618,9 @@ mod tests {
         }
 
         #[test]
-        fn plain_run_ends_at_the_first_special_byte(text in proptest::collection::vec(any::<u8>(), 0..40)) {
+        fn plain_run_ends_at_the_first_special_byte(text in proptest::collection::vec(prop_oneof![9 => 0x20_u8.., 1 => any::<u8>()], 0..100)) {
             let slow = text.iter().position(|b| *b < 0x20 || *b == b'"' || *b == b'\\');
-            prop_assert_eq!(plain_len(&text), slow.unwrap_or(text.len()));
+            prop_assert_eq!(plain_end(&text, 0), slow.unwrap_or(text.len()));
         }
     }
 }

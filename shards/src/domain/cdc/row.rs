@@ -2,7 +2,7 @@
 //! occurs twice the last one counts, as for every reader of the published row.
 //! Only these columns are read: the row's bytes are handed on as they came (contract 5.4).
 
-use super::json::{self, Cursor, Fault, Field, Kind};
+use super::json::{Cursor, Fault, Field, Kind};
 use super::span::{Place, Span};
 
 /// Text in place of a large value that an update left alone, where the old row is not logged.
@@ -58,18 +58,12 @@ impl Row {
         let mut row = Self::default();
         cursor.peek()?;
         let start = cursor.offset();
-        cursor.enter_object()?;
-        let mut first = true;
-        while let Some(key) = cursor.next_key(first)? {
-            first = false;
+        cursor.each_name(|cursor, column| {
             let value = cursor.value()?;
             row.has_toast_mark |= is_toast_mark(value, cursor);
-            if key.kind == Kind::Text {
-                row.note(cursor.bytes(key), value);
-            } else if let Some(name) = json::unescape(cursor.bytes(key)) {
-                row.note(name.as_bytes(), value);
-            }
-        }
+            row.note(column, value);
+            Ok(())
+        })?;
         row.span = cursor.span_from(start);
         Ok(row)
     }
@@ -87,13 +81,15 @@ impl Row {
     }
 }
 
+#[inline]
 fn is_toast_mark(value: Field, cursor: &Cursor<'_>) -> bool {
     value.kind == Kind::Text && is_toast_text(cursor.bytes(value))
 }
 
 /// Whether a column's text is one of [`TOAST_MARKS`].
 pub(crate) fn is_toast_text(text: &[u8]) -> bool {
-    TOAST_MARKS.contains(&text)
+    // Nearly always the length alone answers.
+    TOAST_MARKS.iter().any(|mark| mark.len() == text.len() && *mark == text)
 }
 
 /// A column of a row that was read before: raw key, raw value with quotes, and whether it is a mark.
@@ -111,20 +107,12 @@ pub(crate) fn for_each_column<'a>(
     row: &'a [u8],
     mut visit: impl FnMut(Column<'a>),
 ) -> Result<(), Fault> {
-    let mut cursor = Cursor::new(row, Place::Body);
-    cursor.peek()?;
-    cursor.enter_object()?;
-    let mut first = true;
-    while let Some(key) = cursor.next_key(first)? {
-        first = false;
+    Cursor::new(row, Place::Body).each_member(|cursor, key, _| {
         cursor.peek()?;
         let start = cursor.offset();
         let value = cursor.value()?;
-        visit(Column {
-            key: cursor.bytes(key),
-            value: &row[start..cursor.offset()],
-            is_toast_mark: is_toast_mark(value, &cursor),
-        });
-    }
-    Ok(())
+        let is_toast_mark = is_toast_mark(value, cursor);
+        visit(Column { key, value: &row[start..cursor.offset()], is_toast_mark });
+        Ok(())
+    })
 }
