@@ -10,7 +10,7 @@
 
 use super::bus::{AckFor, Bus, FlightRef};
 use super::effect::Effect;
-use super::flight::{Flight, Flights, State};
+use super::flight::{Flight, Flights, Flying, State};
 use super::mail::{Mail, Parcel};
 use super::redis::{Claim, Command, Redis};
 use super::settings::Settings;
@@ -28,7 +28,7 @@ use crate::wire::nats::encode::{begin_hpub, end_pub};
 use crate::wire::nats::jetstream::{ErrorClass, PubAck};
 use crate::wire::nats::op::Msg;
 use bytes::BytesMut;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use siphasher::sip128::SipHasher13;
 use std::collections::VecDeque;
 #[cfg(feature = "sabotage")]
@@ -76,7 +76,7 @@ pub(super) struct Stage {
     flights: Flights,
     tenants: TenantTable,
     window: Window,
-    flying: HashSet<IdHash>,
+    flying: Flying,
     graves: HashMap<u32, Grave>,
     /// Flights held back by the publish window, in order.
     ready: VecDeque<FlightRef>,
@@ -100,7 +100,7 @@ impl Stage {
             flights: Flights::with_capacity(capacity),
             tenants: TenantTable::new(cdc.companies_max),
             window: Window::new(cdc.dedup_window, cdc.dedup_ttl_s),
-            flying: HashSet::with_capacity(capacity),
+            flying: Flying::with_capacity(capacity),
             graves: HashMap::new(),
             ready: VecDeque::with_capacity(capacity),
             retries: Vec::new(),
@@ -523,10 +523,7 @@ impl Stage {
                         self.end(head, Outcome::Duplicate, cx);
                         continue;
                     }
-                    if !self.flying.insert(hash) {
-                        return; // Its twin is being dead-lettered; that decides.
-                    }
-                    flight.state = State::Claiming;
+                    flight.state = State::Claiming; // Those ahead of it have ended.
                     let name = self.flights.name_of(head);
                     self.write_dedup_key(name);
                     return self.claim(name, cx);
@@ -932,9 +929,8 @@ fn read_puback(msg: &Msg) -> Result<PubAck<'_>, (ErrorClass, String)> {
     PubAck::parse(msg.payload()).map_err(|error| (error.class(), error.to_string()))
 }
 
-// Twins hold no place in `flying`: it is that of the event ahead of them.
 fn flight_owns_hash(state: State) -> bool {
-    matches!(state, State::Claiming | State::Waiting | State::Sent | State::Acked | State::Failed)
+    !matches!(state, State::Gone | State::Marking | State::Dead)
 }
 
 // LSN and index within the transaction: what orders the changes of a company's source.
