@@ -141,3 +141,20 @@ impl Flights {
         (0..).zip(&self.slots).filter(|(_, slot)| slot.flight.is_some()).map(|(n, _)| n).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_taken_until_the_last_of_it_has_ended() {
+        let mut flying = Flying::with_capacity(4);
+        assert!(flying.insert(7), "the first flies");
+        assert!(!flying.insert(7), "its twin waits");
+        flying.remove(&7);
+        assert!(!flying.insert(7), "a third may not overtake the twin");
+        flying.remove(&7);
+        flying.remove(&7);
+        assert!(flying.insert(7) && flying.insert(8));
+    }
+}
