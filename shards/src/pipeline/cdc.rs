@@ -12,7 +12,7 @@
 
 use super::bus::{AckFor, Bus, FlightRef};
 use super::effect::Effect;
-use super::flight::{Flight, Flights, State};
+use super::flight::{Flight, Flights, Flying, State};
 use super::mail::{Mail, Parcel};
 use super::redis::{Claim, Command, Redis};
 use super::settings::Settings;
@@ -30,7 +30,7 @@ use crate::wire::nats::encode::{begin_hpub, end_pub};
 use crate::wire::nats::jetstream::{ErrorClass, PubAck};
 use crate::wire::nats::op::Msg;
 use bytes::BytesMut;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use siphasher::sip128::SipHasher13;
 use std::collections::VecDeque;
 #[cfg(feature = "sabotage")]
@@ -80,7 +80,7 @@ pub(super) struct Stage {
     flights: Flights,
     tenants: TenantTable,
     window: Window,
-    flying: HashSet<IdHash>,
+    flying: Flying,
     graves: HashMap<u32, Grave>,
     /// Flights held back by the publish window, in order.
     ready: VecDeque<FlightRef>,
@@ -104,7 +104,7 @@ impl Stage {
             flights: Flights::with_capacity(capacity),
             tenants: TenantTable::new(cdc.companies_max),
             window: Window::new(cdc.dedup_window, cdc.dedup_ttl_s),
-            flying: HashSet::with_capacity(capacity),
+            flying: Flying::with_capacity(capacity),
             graves: HashMap::new(),
             ready: VecDeque::with_capacity(capacity),
             retries: Vec::new(),
@@ -533,10 +533,7 @@ impl Stage {
                         self.end(slot, Outcome::Duplicate, cx);
                         continue;
                     }
-                    if !self.flying.insert(hash) {
-                        return; // Its twin is being dead-lettered; that decides.
-                    }
-                    self.flights.at(slot).state = State::Claiming;
+                    self.flights.at(slot).state = State::Claiming; // Those ahead of it have ended.
                     self.release(tenant, cx);
                     let name = self.flights.name_of(slot);
                     self.write_dedup_key(name);
@@ -1032,12 +1029,11 @@ fn read_puback(msg: &Msg) -> Result<PubAck<'_>, (ErrorClass, String)> {
     PubAck::parse(msg.payload()).map_err(|error| (error.class(), error.to_string()))
 }
 
-// Twins hold no place in `flying`: it is that of the event ahead of them.
 fn flight_owns_hash(state: State) -> bool {
     match state {
-        State::Claiming | State::Waiting | State::Sent | State::Acked => true,
-        State::Placed | State::Failed => true,
-        State::Twin | State::Gone | State::Marking | State::Dead => false,
+        State::Claiming | State::Twin | State::Waiting | State::Sent => true,
+        State::Acked | State::Placed | State::Failed => true,
+        State::Gone | State::Marking | State::Dead => false,
     }
 }
 

@@ -6,6 +6,7 @@ use super::mail::Parcel;
 use super::tenant::NONE;
 use crate::domain::cdc::ChangeSpans;
 use crate::domain::window::IdHash;
+use hashbrown::HashMap;
 
 /// Where a flight stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,31 @@ pub(super) struct Flight {
     pub(super) seq: u64,
     /// When the claim or publish went out, monotonic ns.
     pub(super) since: u64,
+}
+
+/// How many events of each identity stand in the lists, twins included: were these left out, one that
+/// comes while only a twin waits would fly ahead of it, and each would wait for the other.
+pub(super) struct Flying(HashMap<IdHash, u32>);
+
+impl Flying {
+    pub(super) fn with_capacity(capacity: usize) -> Self {
+        Self(HashMap::with_capacity(capacity))
+    }
+
+    /// One more; true if it is the only one.
+    pub(super) fn insert(&mut self, hash: IdHash) -> bool {
+        let count = self.0.entry(hash).or_default();
+        *count += 1;
+        *count == 1
+    }
+
+    /// One has ended, or is to be dead-lettered.
+    pub(super) fn remove(&mut self, hash: &IdHash) {
+        match self.0.get_mut(hash) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.0.remove(hash)),
+        }
+    }
 }
 
 struct Slot {
@@ -115,5 +141,22 @@ impl Flights {
     /// Slots that are taken.
     pub(super) fn taken(&self) -> Vec<u32> {
         (0..).zip(&self.slots).filter(|(_, slot)| slot.flight.is_some()).map(|(n, _)| n).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_taken_until_the_last_of_it_has_ended() {
+        let mut flying = Flying::with_capacity(4);
+        assert!(flying.insert(7), "the first flies");
+        assert!(!flying.insert(7), "its twin waits");
+        flying.remove(&7);
+        assert!(!flying.insert(7), "a third may not overtake the twin");
+        flying.remove(&7);
+        flying.remove(&7);
+        assert!(flying.insert(7) && flying.insert(8));
     }
 }

@@ -527,9 +527,11 @@ impl Pipeline {
     }
 
     fn finish_drain(&mut self) {
+        // Without NATS nothing that is left can end here; but a done mark under way is worth its reply.
+        let is_over = !self.bus.is_ready() && !self.redis.owes_replies();
         let finished = self.draining
             && self.readers.iter().all(Reader::is_drained)
-            && (self.stage.busy() == 0 || !self.bus.is_ready());
+            && (self.stage.busy() == 0 || is_over);
         if finished && !self.drained {
             self.drained = true;
             self.effects.push_back(Effect::Drained);

@@ -107,6 +107,11 @@ impl Redis {
         self.link == Link::Ready
     }
 
+    /// Commands are written whose replies are to come: for no longer than the reply timeout.
+    pub(super) fn owes_replies(&self) -> bool {
+        self.is_ready() && !self.queue.is_empty()
+    }
+
     pub(super) fn out(&mut self) -> &mut BytesMut {
         &mut self.out
     }

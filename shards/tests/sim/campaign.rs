@@ -77,11 +77,13 @@ fn close(parts: &[(Sum, Vec<String>)], took: Duration) {
 #[test]
 fn runs_that_once_failed_hold() {
     let seeds = [
-        7,   // Publishes before the set-up of a new connection was through.
-        55,  // A copy stored before an earlier event of its company, with a plain PubAck.
-        43,  // A publish without deadline hid all overdue ones behind it.
-        620, // A lost ack was never sent again.
-        856, // The same, at max_ack_pending: nothing came any more.
+        7,      // Publishes before the set-up of a new connection was through.
+        55,     // A copy stored before an earlier event of its company, with a plain PubAck.
+        43,     // A publish without deadline hid all overdue ones behind it.
+        620,    // A lost ack was never sent again.
+        856,    // The same, at max_ack_pending: nothing came any more.
+        15_070, // A work queue whose consumer was made anew never counted as settled.
+        22_047, // An event of an identity overtook a twin that waited; each waited for the other.
     ];
     for seed in seeds {
         assert!(run(seed, &mut Tally::default()).is_ok(), "seed {seed}");
@@ -95,9 +97,7 @@ fn runs_that_still_fail_hold() {
     let seeds = [
         // The earlier event of a misplaced pair is acknowledged before the later one is published
         // again; a crash in between forgets that the later one is misplaced.
-        21_413, 18_530, 16_140, //
-        // An owner keeps events without outcome after Redis was away and is not demanded.
-        8_453, 20_411,
+        21_413, 18_530, 16_140,
     ];
     for seed in seeds {
         assert!(run(seed, &mut Tally::default()).is_ok(), "seed {seed}");

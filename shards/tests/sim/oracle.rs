@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use shards::metrics::{Outcome, ShardFigures};
 use shards::pipeline::Books;
 
-use crate::peers::jetstream::store::Stored;
+use crate::peers::jetstream::config::Retention;
+use crate::peers::jetstream::store::{Store, Stored};
 use crate::peers::message::header;
 use crate::peers::nats::NatsServer;
 use crate::plan::{CONSUMER, DEAD_LETTERS, OUTPUT, STREAM};
@@ -105,6 +106,7 @@ impl Oracle {
     }
 
     fn look_at_floor(&mut self, nats: &NatsServer) -> Result<(), Broken> {
+        self.look_at_queue(nats)?;
         let Some(consumer) = nats.jetstream.consumer(STREAM, CONSUMER) else { return Ok(()) };
         let floor = consumer.floor().stream.min(self.fates.len() as u64);
         while self.floor < floor {
@@ -118,6 +120,18 @@ impl Oracle {
             }
         }
         Ok(())
+    }
+
+    // What has left a work queue was acknowledged, whatever its consumer still knows of it.
+    fn look_at_queue(&mut self, nats: &NatsServer) -> Result<(), Broken> {
+        let Some(queue) = work_queue(nats) else { return Ok(()) };
+        while self.floor + 1 < queue.first_seq().min(self.fates.len() as u64 + 1) {
+            self.floor += 1;
+            self.must_have_effect(self.floor)?;
+        }
+        let mut gone =
+            (self.floor + 1..=self.fates.len() as u64).filter(|s| queue.get(*s).is_none());
+        gone.try_for_each(|seq| self.must_have_effect(seq))
     }
 
     fn must_have_effect(&self, seq: u64) -> Result<(), Broken> {
@@ -203,11 +217,13 @@ impl Oracle {
         Ok(())
     }
 
-    /// Whether all the source's messages are acknowledged.
+    /// Whether all the source's messages are acknowledged. For a work queue its being empty says so: the
+    /// floor of a consumer made anew stays below what had left the queue before it.
     pub(crate) fn is_settled(&self, nats: &NatsServer) -> bool {
-        let consumer = nats.jetstream.consumer(STREAM, CONSUMER);
-        consumer
-            .is_some_and(|c| c.floor().stream >= self.fates.len() as u64 && c.ack_pending() == 0)
+        let Some(consumer) = nats.jetstream.consumer(STREAM, CONSUMER) else { return false };
+        let is_empty = work_queue(nats).is_some_and(|queue| queue.len() == 0);
+        let is_through = is_empty || consumer.floor().stream >= self.fates.len() as u64;
+        is_through && consumer.ack_pending() == 0
     }
 
     /// All is over: everything has its effect, and each company's last copies are in order.
@@ -279,6 +295,12 @@ pub(crate) fn check_books(
         return broken(Promise::Books, format!("books {sum:?}, figures {counted:?}"));
     }
     Ok(())
+}
+
+// The source, if it deletes what is acknowledged.
+fn work_queue(nats: &NatsServer) -> Option<&Store> {
+    let source = nats.jetstream.store(STREAM)?;
+    (source.config.retention == Retention::WorkQueue).then_some(source)
 }
 
 fn row_number(payload: &[u8]) -> Option<u32> {
