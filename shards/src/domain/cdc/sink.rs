@@ -88,7 +88,8 @@ mod tests {
             let (mut out, mut counter) = (Vec::new(), Counter::default());
             out.put_decimal(number);
             counter.put_decimal(number);
-            prop_assert_eq!(&out, number.to_string().as_bytes());
+            let text = number.to_string();
+            prop_assert_eq!(&out, text.as_bytes());
             prop_assert_eq!(counter.0, out.len());
         }
     }
