@@ -20,7 +20,7 @@ use super::jetstream::faults::CrashLoss;
 use super::message::{Emit, Publish};
 use super::subject::{is_valid_pattern, is_valid_publish, matches};
 use super::version::Version;
-use super::{Chance, ConnId, Refused, earlier};
+use super::{Chance, ConnId, Refused, earlier, take};
 
 /// How a server is set up.
 #[derive(Clone, Debug)]
@@ -175,9 +175,12 @@ impl NatsServer {
 
     /// Bytes for a client since the last call.
     pub(crate) fn poll_output(&mut self, conn: ConnId) -> Bytes {
-        let output = self.clients.get_mut(&conn).map(|c| c.out.split().freeze());
-        self.clients.retain(|id, c| *id != conn || !c.is_closing);
-        output.unwrap_or_default()
+        let Some(client) = self.clients.get_mut(&conn) else { return Bytes::new() };
+        let (out, is_over) = (take(&mut client.out), client.is_closing);
+        if is_over {
+            self.clients.remove(&conn);
+        }
+        out
     }
 
     /// Whether the connection stands. One that the server closed counts as open until its last bytes

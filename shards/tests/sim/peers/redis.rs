@@ -11,7 +11,7 @@ use shards::clock::{MS, Now, SEC};
 use shards::wire::Step;
 use shards::wire::resp::{self, Reply};
 
-use super::{Chance, ConnId, Refused, delay_up_to};
+use super::{Chance, ConnId, Refused, delay_up_to, take};
 
 /// Knobs; change them at any time.
 #[derive(Clone, Debug, Default)]
@@ -123,9 +123,12 @@ impl RedisServer {
 
     /// Bytes for a client since the last call.
     pub(crate) fn poll_output(&mut self, conn: ConnId) -> Bytes {
-        let output = self.clients.get_mut(&conn).map(|c| c.out.split().freeze());
-        self.clients.retain(|id, c| *id != conn || !c.is_closing || !c.held.is_empty());
-        output.unwrap_or_default()
+        let Some(client) = self.clients.get_mut(&conn) else { return Bytes::new() };
+        let (out, is_over) = (take(&mut client.out), client.is_closing && client.held.is_empty());
+        if is_over {
+            self.clients.remove(&conn);
+        }
+        out
     }
 
     /// Whether the connection stands. One that the server closed counts as open until its last bytes
