@@ -88,7 +88,7 @@ mod tests {
             let (mut out, mut counter) = (Vec::new(), Counter::default());
             out.put_decimal(number);
             counter.put_decimal(number);
-            prop_assert_eq!(&out, number.to_string().as_bytes());
+            prop_assert_eq!(String::from_utf8(out.clone()).unwrap(), number.to_string());
             prop_assert_eq!(counter.0, out.len());
         }
     }
