@@ -2,6 +2,7 @@
 //! valid JSON; only `transform` makes one.
 
 use super::facts::{Action, CommitTime, Ordinal};
+use super::identity::Verbatim;
 use super::rules::Table;
 use super::span::{Span, Texts};
 
@@ -17,6 +18,7 @@ pub struct ChangeSpans {
     pub(crate) ordinal: Ordinal,
     pub(crate) commit_time: CommitTime,
     pub(crate) source: Option<Span>,
+    pub(crate) verbatim: Verbatim,
     pub(crate) company: Span,
     pub(crate) agent: Span,
     pub(crate) chat: Option<Span>,

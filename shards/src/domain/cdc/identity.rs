@@ -9,7 +9,7 @@
 use super::change::Change;
 use super::facts::Ordinal;
 use super::sink::Sink;
-use super::token::COMPANY_BYTES_MAX;
+use super::token::{self, COMPANY_BYTES_MAX};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 /// Longest identity with its company, bytes.
@@ -41,7 +41,7 @@ impl Change<'_> {
     /// Appends `<source>:<lsn>:<idx>:<table>:<PK>`, unique within the company.
     pub fn write_identity(&self, out: &mut impl Sink) {
         let source = self.spans.source.map_or(&b"-"[..], |span| self.texts.get(span));
-        write_part(out, source, SOURCE_BYTES_MAX, Colons::Hashed);
+        put_part(out, source, self.spans.verbatim.source);
         out.put(b":");
         out.put_decimal(self.lsn());
         out.put(b":");
@@ -51,8 +51,8 @@ impl Change<'_> {
                 let key = self.texts.get(span);
                 // A key of digits alone could be taken for an index.
                 let is_number = key.iter().all(u8::is_ascii_digit);
-                let bytes_max = if is_number { 0 } else { KEY_BYTES_MAX };
-                write_part(out, key, bytes_max, Colons::Hashed);
+                let is_plain = !is_number && is_plain(key, KEY_BYTES_MAX, token::GRAPHIC_NO_COLON);
+                put_part(out, key, is_plain);
             }
             Ordinal::RowHash => {
                 write_hash(out, &[self.action().as_str().as_bytes(), b":", self.row()]);
@@ -61,7 +61,7 @@ impl Change<'_> {
         out.put(b":");
         out.put(self.table().as_str().as_bytes());
         out.put(b":");
-        write_part(out, self.key(), PK_BYTES_MAX, Colons::Kept);
+        put_part(out, self.key(), self.spans.verbatim.key);
     }
 
     /// Appends `<company>:<identity>`: the `Nats-Msg-Id`, unique among all companies of a stream.
@@ -81,19 +81,30 @@ impl Change<'_> {
     }
 }
 
-/// Whether a part may hold colons: only the last one, else two identities could read alike.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Colons {
-    Kept,
-    Hashed,
+/// Which parts of an identity stand as they are. It is written up to three times, and looked at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Verbatim {
+    source: bool,
+    key: bool,
 }
 
-fn write_part(out: &mut impl Sink, part: &[u8], bytes_max: usize, colons: Colons) {
-    let is_plain = part.len() <= bytes_max
-        && !part.starts_with(b"~")
-        && part
-            .iter()
-            .all(|b| b.is_ascii_graphic() && *b != b'\\' && (*b != b':' || colons == Colons::Kept));
+impl Verbatim {
+    /// Of these parts; without a source a `-` stands for it.
+    pub(crate) fn of(source: Option<&[u8]>, key: &[u8]) -> Self {
+        // Only the last part may hold colons, else two identities could read alike.
+        let is_source = |source| is_plain(source, SOURCE_BYTES_MAX, token::GRAPHIC_NO_COLON);
+        Self {
+            source: source.is_none_or(is_source),
+            key: is_plain(key, PK_BYTES_MAX, token::GRAPHIC),
+        }
+    }
+}
+
+fn is_plain(part: &[u8], bytes_max: usize, class: u8) -> bool {
+    part.len() <= bytes_max && !part.starts_with(b"~") && token::are_all(part, class)
+}
+
+fn put_part(out: &mut impl Sink, part: &[u8], is_plain: bool) {
     if is_plain {
         out.put(part);
     } else {
@@ -101,6 +112,7 @@ fn write_part(out: &mut impl Sink, part: &[u8], bytes_max: usize, colons: Colons
     }
 }
 
+#[cold]
 fn write_hash(out: &mut impl Sink, parts: &[&[u8]]) {
     let mut hasher = SipHasher24::new_with_keys(HASH_KEYS.0, HASH_KEYS.1);
     for part in parts {

@@ -5,6 +5,7 @@
 use super::change::ChangeSpans;
 use super::envelope::{self, Body, Envelope, Members};
 use super::facts::{Action, Facts};
+use super::identity::Verbatim;
 use super::json::{Cursor, Field, Kind, unescape};
 use super::reject::{Reason, Refusal, Rejection};
 use super::row::{self, Image, Row};
@@ -156,6 +157,9 @@ impl<'a> Judge<'_, 'a> {
         let row = self.row(facts.image, action)?;
         let ids = self.identifiers(table, action, &row)?;
         self.check_company(ids.company, facts.schema)?;
+        let source = facts.source.or_else(|| self.subject_database());
+        let texts = self.texts();
+        let verbatim = Verbatim::of(source.map(|span| texts.get(span)), texts.get(ids.key));
         Ok(Verdict::Forward(ChangeSpans {
             table,
             action,
@@ -163,7 +167,8 @@ impl<'a> Judge<'_, 'a> {
             lsn: facts.lsn?,
             ordinal: facts.ordinal,
             commit_time: facts.commit_time,
-            source: facts.source.or_else(|| self.subject_database()),
+            source,
+            verbatim,
             company: ids.company,
             agent: ids.agent,
             chat: ids.chat,

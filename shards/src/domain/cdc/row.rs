@@ -83,13 +83,15 @@ impl Row {
 
 #[inline]
 fn is_toast_mark(value: Field, cursor: &Cursor<'_>) -> bool {
-    value.kind == Kind::Text && is_toast_text(cursor.bytes(value))
+    // Nearly always the length alone answers.
+    value.kind == Kind::Text
+        && TOAST_MARKS.iter().any(|mark| mark.len() == value.span.len())
+        && is_toast_text(cursor.bytes(value))
 }
 
 /// Whether a column's text is one of [`TOAST_MARKS`].
 pub(crate) fn is_toast_text(text: &[u8]) -> bool {
-    // Nearly always the length alone answers.
-    TOAST_MARKS.iter().any(|mark| mark.len() == text.len() && *mark == text)
+    TOAST_MARKS.contains(&text)
 }
 
 /// A column of a row that was read before: raw key, raw value with quotes, and whether it is a mark.

@@ -89,7 +89,7 @@ mod tests {
             out.put_decimal(number);
             counter.put_decimal(number);
             let text = number.to_string();
-            prop_assert_eq!(&out, text.as_bytes());
+            prop_assert_eq!(out.as_slice(), text.as_bytes());
             prop_assert_eq!(counter.0, out.len());
         }
     }
