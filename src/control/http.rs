@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(ask(&server, "GET", "/health"), (200, r#"{"status":"ok"}"#.into()));
         assert_eq!(
             ask(&server, "GET", "/shards").1,
-            r#"[{"shard":0,"core":1,"heartbeat_age_ms":5,"companies":2,"partitions":[0],"in_flight":4,"lag_seconds":0.25,"dependencies":[{"name":"redis","state":"up","since_seconds":3}]}]"#
+            r#"[{"shard":0,"core":1,"heartbeat_age_ms":5,"companies":2,"partitions":[0],"in_flight":4,"lag_seconds":0.25,"pulled":4,"outcomes":{},"dependencies":[{"name":"redis","state":"up","since_seconds":3}]}]"#
         );
         let (status, page) = ask(&server, "GET", "/metrics");
         assert!(
