@@ -629,7 +629,8 @@ mod tests {
         }
 
         #[test]
-        fn plain_run_ends_at_the_first_special_byte(text in proptest::collection::vec(prop_oneof![9 => 0x20_u8.., 1 => any::<u8>()], 0..100), start in 0_usize..100) {
+        fn plain_run_ends_at_the_first_special_byte(
+            text in proptest::collection::vec(prop_oneof![9 => 0x20_u8.., 1 => any::<u8>()], 0..100), start in 0_usize..100) {
             let start = start.min(text.len());
             let slow = text[start..].iter().position(|b| *b < 0x20 || *b == b'"' || *b == b'\\');
             prop_assert_eq!(plain_end(&text, start), slow.map_or(text.len(), |len| start + len));
