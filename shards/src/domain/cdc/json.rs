@@ -519,6 +519,7 @@ fn special_bytes(block: [u8; BLOCK_BYTES]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     fn is_json(text: &str) -> bool {
@@ -630,7 +631,9 @@ mod tests {
 
         #[test]
         fn plain_run_ends_at_the_first_special_byte(
-            text in proptest::collection::vec(prop_oneof![9 => 0x20_u8.., 1 => any::<u8>()], 0..100), start in 0_usize..100) {
+            text in vec(prop_oneof![9 => 0x20_u8.., 1 => any::<u8>()], 0..100),
+            start in 0_usize..100,
+        ) {
             let start = start.min(text.len());
             let slow = text[start..].iter().position(|b| *b < 0x20 || *b == b'"' || *b == b'\\');
             prop_assert_eq!(plain_end(&text, start), slow.map_or(text.len(), |len| start + len));
