@@ -2,6 +2,7 @@
 //! `metrics`), `wire` (codecs and protocol state, no IO), `domain` (rules, no IO), `pipeline`
 //! (inputs in, effects out, no IO), and with the feature `runtime` the `edge` that owns sockets.
 //! Imports point down this list only; `tests/layers.rs` holds that.
+#![cfg_attr(test, allow(clippy::expect_used, clippy::unwrap_used))]
 
 pub mod clock;
 pub mod domain;
