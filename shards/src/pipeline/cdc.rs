@@ -217,21 +217,8 @@ impl Stage {
             return self.settle(&parcel, tenant, Some(table), Outcome::Duplicate, cx);
         }
         let state = if self.flying.insert(hash) { State::Claiming } else { State::Twin };
-        let name = self.flights.insert(Flight {
-            parcel,
-            spans: Some(spans),
-            tenant,
-            next: NONE,
-            hash,
-            state,
-            rebirths: 0,
-            attempts: 0,
-            acks_open: 0,
-            failed: false,
-            duplicate: false,
-            seq: 0,
-            since: cx.now.mono,
-        });
+        let name =
+            self.flights.insert(Flight::new(parcel, Some(spans), tenant, hash, state, cx.now));
         self.append(tenant, name.slot);
         if state == State::Claiming {
             self.claim(name, cx);

@@ -4,6 +4,7 @@
 use super::bus::FlightRef;
 use super::mail::Parcel;
 use super::tenant::NONE;
+use crate::clock::Now;
 use crate::domain::cdc::ChangeSpans;
 use crate::domain::window::IdHash;
 use hashbrown::HashMap;
@@ -57,6 +58,34 @@ pub(super) struct Flight {
     pub(super) seq: u64,
     /// When the claim or publish went out, monotonic ns.
     pub(super) since: u64,
+}
+
+impl Flight {
+    /// An event that has been neither sent nor listed yet.
+    pub(super) fn new(
+        parcel: Parcel,
+        spans: Option<ChangeSpans>,
+        tenant: u32,
+        hash: IdHash,
+        state: State,
+        now: Now,
+    ) -> Self {
+        Self {
+            parcel,
+            spans,
+            tenant,
+            next: NONE,
+            hash,
+            state,
+            rebirths: 0,
+            attempts: 0,
+            acks_open: 0,
+            failed: false,
+            duplicate: false,
+            seq: 0,
+            since: now.mono,
+        }
+    }
 }
 
 /// How many events of each identity stand in the lists, twins included: were these left out, one that

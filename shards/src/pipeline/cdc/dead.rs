@@ -18,21 +18,7 @@ impl Stage {
         let company = grave.company.as_deref().unwrap_or(DLQ_COMPANY_UNKNOWN);
         let tenant = self.tenants.place(company.as_bytes());
         self.tenants.get(tenant).books.pulled += 1;
-        let name = self.flights.insert(Flight {
-            parcel,
-            spans: None,
-            tenant,
-            next: NONE,
-            hash: 0,
-            state: State::Dead,
-            rebirths: 0,
-            attempts: 0,
-            acks_open: 0,
-            failed: false,
-            duplicate: false,
-            seq: 0,
-            since: cx.now.mono,
-        });
+        let name = self.flights.insert(Flight::new(parcel, None, tenant, 0, State::Dead, cx.now));
         self.graves.insert(name.slot, grave);
         self.publish_dead_letter(name, cx);
     }
