@@ -2,6 +2,7 @@
 //! server. Time and chance come as arguments.
 
 pub mod cdc;
+pub mod ingest;
 pub mod progress;
 pub mod retry;
 pub mod window;
