@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::shards::clock::MS;
 use ::shards::domain::cdc::{CdcRules, CdcSettings as RuleSettings, EnvelopeRule};
-use ::shards::edge::target::{Address, CredentialSource, NatsTarget, RedisTarget};
+use ::shards::edge::target::{Address, NatsTarget, RedisTarget};
 use ::shards::id::ShardId;
 use ::shards::pipeline::{
     AckChoice, CdcSettings, LeaseSettings, NatsSettings, RedisSettings, Settings, StreamPlan,
@@ -180,7 +180,7 @@ fn nats_target(plan: &Plan) -> Result<NatsTarget, String> {
     let own = nats.servers.first().map(|server| server.credentials(&nats.credentials));
     Ok(NatsTarget {
         seeds,
-        credentials: CredentialSource::Fixed(own.unwrap_or_else(|| nats.credentials.clone())),
+        credentials: own.unwrap_or_else(|| nats.credentials.clone()),
         tls: Arc::new(tls::client_config(&nats.tls)?),
         connect_timeout: nats.connect_timeout,
     })
