@@ -39,14 +39,15 @@ pub(super) enum AckFor {
     Event { flight: FlightRef, prefix: u8 },
     DeadLetter { flight: FlightRef },
     Lease { reader: usize },
-    Position { reader: usize },
+    Position { reader: usize, asked: u32 },
 }
 
 /// Who waits for an API answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asker {
     Setup,
-    Reader(usize),
+    /// By the number of its question.
+    Reader(usize, u32),
     Lease(usize),
 }
 

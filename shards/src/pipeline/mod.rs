@@ -373,8 +373,8 @@ impl Pipeline {
                 let news = self.readers[reader].on_lease_put(now, ack, settings, bus, rng);
                 self.reader_news(now, reader, news);
             }
-            AckFor::Position { reader } => {
-                self.readers[reader].on_position_put(now, ack, bus);
+            AckFor::Position { reader, asked } => {
+                self.readers[reader].on_position_put(now, asked, ack, bus);
             }
         }
     }
@@ -388,10 +388,11 @@ impl Pipeline {
                     self.readers.iter_mut().for_each(|r| r.start(&self.setup.facts));
                 }
             }
-            Asker::Reader(place) => {
+            Asker::Reader(place, asked) if self.readers[place].awaits(asked) => {
                 let facts = &self.setup.facts;
                 self.readers[place].on_answer(now, answer, facts, settings, bus);
             }
+            Asker::Reader(..) => {}
             Asker::Lease(place) => {
                 let news = self.readers[place].on_lease_read(now, answer, settings, bus, rng);
                 self.reader_news(now, place, news);

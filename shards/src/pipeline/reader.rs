@@ -94,6 +94,8 @@ pub(super) struct Reader {
     prefix: usize,
     floor_known: Option<u64>,
     floor_next: u64,
+    /// Number of the latest question: the answer to an earlier one is nobody's.
+    asked: u32,
     config: Option<Value>,
     explicit: bool,
     ack_wait: u64,
@@ -131,6 +133,7 @@ impl Reader {
             consumer,
             floor_known: None,
             floor_next: 0,
+            asked: 0,
             config: None,
             explicit: false,
             ack_wait: cdc.ack_wait,
@@ -150,7 +153,7 @@ impl Reader {
     }
 
     pub(super) fn is_reading(&self) -> bool {
-        self.phase == Phase::Reading
+        self.phase == Phase::Reading && matches!(self.drain, Drain::No | Drain::Asked { .. })
     }
 
     pub(super) fn holds_lease(&self) -> bool {
@@ -481,6 +484,7 @@ impl Reader {
                 tracing::warn!(partition = %self.partition, "lease lost: another replica may read");
                 let was_reading = self.phase == Phase::Reading;
                 self.phase = Phase::Leasing;
+                self.asked += 1; // An answer on its way, or its absence, must not begin a reading.
                 // What another replica acknowledges from here on is not ours to remember.
                 let news = if was_reading { self.end_epoch() } else { ReaderNews::Nothing };
                 self.floor_known = None;
@@ -526,7 +530,12 @@ impl Reader {
 
 // Consumer.
 impl Reader {
-    /// The answer to a request about the consumer or its position.
+    /// Is `asked` the number of the question that is open?
+    pub(super) fn awaits(&self, asked: u32) -> bool {
+        asked == self.asked
+    }
+
+    /// The answer to the open question, about the consumer or its position.
     pub(super) fn on_answer(
         &mut self,
         now: Now,
@@ -556,8 +565,14 @@ impl Reader {
     }
 
     /// The position is written down, or not.
-    pub(super) fn on_position_put(&mut self, now: Now, ack: Option<&Msg>, bus: &mut Bus) {
-        if self.phase != Phase::SavingPosition {
+    pub(super) fn on_position_put(
+        &mut self,
+        now: Now,
+        asked: u32,
+        ack: Option<&Msg>,
+        bus: &mut Bus,
+    ) {
+        if !self.awaits(asked) || self.phase != Phase::SavingPosition {
             return; // The answer to the erasing after a re-creation.
         }
         match ack.map(put_result) {
@@ -565,7 +580,7 @@ impl Reader {
                 self.phase = Phase::Deleting;
                 let (stream, consumer) = (&self.stream, &self.consumer);
                 let subject = format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}");
-                bus.request(now, Asker::Reader(self.place), &subject, b"");
+                self.ask(now, &subject, b"", bus);
             }
             _ => self.pause(now, "the position cannot be written to its bucket".to_owned()),
         }
@@ -576,10 +591,15 @@ impl Reader {
         self.phase = Phase::Pausing { until: now.mono + RETRY };
     }
 
+    fn ask(&mut self, now: Now, subject: &str, body: &[u8], bus: &mut Bus) {
+        self.asked += 1;
+        bus.request(now, Asker::Reader(self.place, self.asked), subject, body);
+    }
+
     fn inspect(&mut self, now: Now, bus: &mut Bus) {
         self.phase = Phase::Sizing;
         let subject = format!("$JS.API.STREAM.INFO.{}", self.stream);
-        bus.request(now, Asker::Reader(self.place), &subject, b"");
+        self.ask(now, &subject, b"", bus);
     }
 
     fn on_size(&mut self, now: Now, info: &Value, bus: &mut Bus) -> Result<(), String> {
@@ -591,7 +611,7 @@ impl Reader {
         self.phase = Phase::Inspecting;
         let (stream, consumer) = (&self.stream, &self.consumer);
         let subject = format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}");
-        bus.request(now, Asker::Reader(self.place), &subject, b"");
+        self.ask(now, &subject, b"", bus);
         Ok(())
     }
 
@@ -607,7 +627,7 @@ impl Reader {
             self.phase = Phase::FindingPosition;
             let subject = format!("$JS.API.STREAM.MSG.GET.KV_{}", settings.lease.position_bucket);
             let body = json!({ "last_by_subj": self.position_key(settings) }).to_string();
-            bus.request(now, Asker::Reader(self.place), &subject, body.as_bytes());
+            self.ask(now, &subject, body.as_bytes(), bus);
             return Ok(());
         }
         if !error.is_null() {
@@ -634,7 +654,7 @@ impl Reader {
         self.floor_next = floor;
         self.phase = Phase::SavingPosition;
         let deadline = now.mono + settings.nats.api_timeout;
-        let who = AckFor::Position { reader: self.place };
+        let who = AckFor::Position { reader: self.place, asked: self.asked };
         let body = floor.to_string();
         bus.publish(deadline, who, &self.position_key(settings), &[], body.as_bytes());
         Ok(())
@@ -699,7 +719,7 @@ impl Reader {
         let body = json!({ "stream_name": self.stream, "config": config }).to_string();
         let (stream, consumer) = (&self.stream, &self.consumer);
         let subject = format!("$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{consumer}");
-        bus.request(now, Asker::Reader(self.place), &subject, body.as_bytes());
+        self.ask(now, &subject, body.as_bytes(), bus);
     }
 
     fn on_created(
@@ -714,7 +734,10 @@ impl Reader {
             return Err(format!("creating consumer {}: {}", self.consumer, api_error(error)));
         }
         // The consumer itself keeps the position from here on.
-        let (who, key) = (AckFor::Position { reader: self.place }, self.position_key(settings));
+        let (who, key) = (
+            AckFor::Position { reader: self.place, asked: self.asked },
+            self.position_key(settings),
+        );
         let deadline = now.mono + settings.nats.api_timeout;
         bus.publish(deadline, who, &key, &[("KV-Operation", "DEL")], b"");
         self.take_config(&value["config"], settings);

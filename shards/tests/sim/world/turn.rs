@@ -202,6 +202,11 @@ impl World {
                 format!("{r}/{s} holds {read} events of at most {max}"),
             );
         }
+        let stray = pipeline.status().readers.into_iter().find(|r| r.reading && !r.leased);
+        if let Some(reader) = stray {
+            let text = format!("{r}/{s} reads partition {} without its lease", reader.partition);
+            return broken(Promise::Order, text);
+        }
         // Beyond the window: what is sent again for each company, dead letters, a lease, a position.
         let open = pipeline.publishes_open();
         let beside = usize::from(self.plan.companies) + max + 2;
