@@ -54,11 +54,12 @@ pub fn lane_capacity(plan: &Plan) -> usize {
     2 * plan.cdc.max_in_flight * usize::from(plan.cdc.partitions) + 1024
 }
 
-// Unique per start: a lease or a claim of an earlier life is somebody else's.
+// Unique per start: a lease or a claim of an earlier life is somebody else's. In the order of starts, so that
+// who comes later takes nothing from those before it unless they have more than their share.
 fn replica_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-    format!("{}-{}-{started:x}", host.trim(), std::process::id())
+    format!("{started:014x}-{}-{}", host.trim(), std::process::id())
 }
 
 fn settings(plan: &Plan, replica: &str, shard: ShardId, shards: u16) -> Result<Settings, String> {

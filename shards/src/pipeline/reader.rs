@@ -8,6 +8,7 @@ use super::lease::{KeyState, Lease, LeaseAct, LeaseNews, PutResult};
 use super::mail::Parcel;
 use super::settings::{AckChoice, Settings};
 use super::setup::{Facts, api_error};
+use super::share::Turn;
 use crate::clock::{MS, Now, SEC};
 use crate::domain::progress::{Admission, Progress};
 use crate::id::{Epoch, PartitionId, ShardId};
@@ -17,6 +18,8 @@ use crate::wire::nats::op::Msg;
 use crate::wire::nats::pull::{PullLimits, PullNews, Puller};
 use base64::Engine as _;
 use serde_json::{Value, json};
+
+mod drain;
 
 const RETRY: u64 = 500 * MS;
 
@@ -46,15 +49,24 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Drain {
     No,
-    /// Pulls are withdrawn; what had been sent before still arrives.
+    /// Pulls are withdrawn; what had been sent before still arrives, until so many barriers are passed.
     Asked {
-        barrier: bool,
+        barriers: u32,
     },
     /// All is acknowledged, the lease is being given back.
     Releasing {
         until: u64,
     },
     Finished,
+}
+
+/// What a drain is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goal {
+    /// The process stops.
+    Stop,
+    /// It is another replica's turn: stand by again afterwards.
+    HandOver,
 }
 
 /// What the pipeline has to do after a call.
@@ -64,6 +76,8 @@ pub(super) enum ReaderNews {
     Nothing,
     /// A new epoch has begun: all that was handed on before is void.
     EpochEnded,
+    /// The lease is free while it is another replica's turn: is that one still there?
+    LeaseFree,
 }
 
 /// Counters of one reader, for the books.
@@ -85,6 +99,7 @@ pub(super) struct Reader {
     epoch: Epoch,
     phase: Phase,
     drain: Drain,
+    goal: Goal,
     lease: Lease,
     puller: Puller,
     progress: Progress,
@@ -125,6 +140,7 @@ impl Reader {
             epoch,
             phase: Phase::Idle,
             drain: Drain::No,
+            goal: Goal::Stop,
             lease: Lease::new(settings.lease.ttl),
             puller: Puller::new(limits(settings, cdc.in_flight_max)),
             progress: Progress::with_capacity(cdc.in_flight_max as usize + 1),
@@ -191,20 +207,22 @@ impl Reader {
         self.lease.disconnected();
         let was_reading = self.phase == Phase::Reading;
         self.phase = Phase::Idle;
-        if matches!(self.drain, Drain::Asked { .. } | Drain::Releasing { .. }) {
-            self.drain = Drain::Finished;
+        if self.drain != Drain::No {
+            self.end_drain();
         }
         if was_reading { self.end_epoch() } else { ReaderNews::Nothing }
     }
 
     /// Begin again at the ack floor, on the same connection.
     pub(super) fn resync(&mut self, now: Now, why: &str, bus: &mut Bus) -> ReaderNews {
-        if self.phase != Phase::Reading {
+        // While the lease is on its way back nothing is held, and nothing may be read.
+        if self.phase != Phase::Reading || matches!(self.drain, Drain::Releasing { .. }) {
             return ReaderNews::Nothing;
         }
         tracing::warn!(partition = %self.partition, floor = self.progress.floor(), why,
             "reading begins anew at the ack floor");
         let news = self.end_epoch();
+        self.break_off_hand_over(bus);
         if self.drain == Drain::No {
             self.inspect(now, bus);
         } else {
@@ -221,21 +239,26 @@ impl Reader {
         settings: &Settings,
         bus: &mut Bus,
         rng: &mut fastrand::Rng,
+        turn: Turn,
     ) -> ReaderNews {
         if self.phase == Phase::Idle {
             return ReaderNews::Nothing;
         }
         if let Drain::Releasing { until } = self.drain {
             if now.mono >= until {
-                self.drain = Drain::Finished;
+                self.end_drain();
             }
             return ReaderNews::Nothing;
         }
+        self.lease.set_patient(turn != Turn::Ours);
         let (act, news) = self.lease.tick(now, rng);
         self.act_on_lease(now, act, settings, bus);
         let ended = self.on_lease_news(now, news, bus);
         if ended == ReaderNews::EpochEnded {
             return ended;
+        }
+        if turn == Turn::Theirs && self.lease.is_settled(now) {
+            self.hand_over(bus);
         }
         match self.phase {
             Phase::Pausing { until } if now.mono >= until => self.inspect(now, bus),
@@ -344,51 +367,6 @@ impl Reader {
         }
     }
 
-    /// Stop pulling, finish what is held.
-    pub(super) fn drain(&mut self, bus: &mut Bus) {
-        if self.drain != Drain::No {
-            return;
-        }
-        if self.phase == Phase::Reading {
-            bus.unsubscribe_reader(self.place);
-            bus.conn.barrier();
-            self.puller.void();
-            self.drain = Drain::Asked { barrier: false };
-        } else {
-            self.drain = Drain::Asked { barrier: true };
-            if self.phase == Phase::Idle {
-                self.drain = Drain::Finished;
-            }
-        }
-    }
-
-    /// The server has parsed all we had sent: no message of a withdrawn pull can follow.
-    pub(super) fn on_barrier(&mut self) {
-        if let Drain::Asked { barrier } = &mut self.drain {
-            *barrier = true;
-        }
-    }
-
-    /// Drain outside a reading (the lease is somebody else's, or the consumer is being prepared).
-    pub(super) fn drain_idle(&mut self, now: Now, settings: &Settings, bus: &mut Bus) {
-        if self.phase != Phase::Reading && matches!(self.drain, Drain::Asked { .. }) {
-            self.continue_drain(now, settings, bus);
-        }
-    }
-
-    fn continue_drain(&mut self, now: Now, settings: &Settings, bus: &mut Bus) {
-        if self.drain != (Drain::Asked { barrier: true }) || self.progress.held() > 0 {
-            return;
-        }
-        match self.lease.release() {
-            Some(act) => {
-                self.drain = Drain::Releasing { until: now.mono + SEC };
-                self.act_on_lease(now, Some(act), settings, bus);
-            }
-            None => self.drain = Drain::Finished,
-        }
-    }
-
     fn pull(&mut self, now: Now, bus: &mut Bus) {
         let held = u32::try_from(self.progress.held()).unwrap_or(u32::MAX);
         let bytes = self.progress.held_bytes();
@@ -443,8 +421,7 @@ impl Reader {
         rng: &mut fastrand::Rng,
     ) -> ReaderNews {
         if matches!(self.drain, Drain::Releasing { .. }) {
-            self.drain = Drain::Finished;
-            return ReaderNews::Nothing;
+            return self.on_released(bus);
         }
         let result = ack.map_or(PutResult::Failed, put_result);
         let (act, news) = self.lease.on_put(now, result, rng);
@@ -473,6 +450,7 @@ impl Reader {
     fn on_lease_news(&mut self, now: Now, news: LeaseNews, bus: &mut Bus) -> ReaderNews {
         match news {
             LeaseNews::Nothing => ReaderNews::Nothing,
+            LeaseNews::Free => ReaderNews::LeaseFree,
             LeaseNews::Acquired => {
                 tracing::info!(partition = %self.partition, "lease acquired");
                 if self.phase == Phase::Leasing {
@@ -485,6 +463,7 @@ impl Reader {
                 let was_reading = self.phase == Phase::Reading;
                 self.phase = Phase::Leasing;
                 self.asked += 1; // An answer on its way, or its absence, must not begin a reading.
+                self.break_off_hand_over(bus);
                 // What another replica acknowledges from here on is not ours to remember.
                 let news = if was_reading { self.end_epoch() } else { ReaderNews::Nothing };
                 self.floor_known = None;

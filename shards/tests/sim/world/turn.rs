@@ -195,7 +195,8 @@ impl World {
     fn check_bounds(&self, r: usize, s: usize) -> Result<(), Broken> {
         let pipeline = &self.replicas[r].shards[s].pipeline;
         let (_, read) = pipeline.in_flight();
-        let max = self.plan.settings.cdc.in_flight_max as usize;
+        let readers = pipeline.status().readers.len();
+        let max = self.plan.settings.cdc.in_flight_max as usize * readers.max(1);
         if read > max {
             return broken(
                 Promise::Bounded,
@@ -207,9 +208,10 @@ impl World {
             let text = format!("{r}/{s} reads partition {} without its lease", reader.partition);
             return broken(Promise::Order, text);
         }
-        // Beyond the window: what is sent again for each company, dead letters, a lease, a position.
+        // Beyond the window: what is sent again for each company, dead letters, a lease and a position a
+        // reader, and that we are here.
         let open = pipeline.publishes_open();
-        let beside = usize::from(self.plan.companies) + max + 2;
+        let beside = usize::from(self.plan.companies) + max + 2 * readers.max(1) + 1;
         let window = self.plan.settings.cdc.publish_window as usize;
         if open > window + beside {
             return broken(
