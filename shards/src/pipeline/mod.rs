@@ -215,6 +215,12 @@ impl Pipeline {
         self.redis.out()
     }
 
+    /// Should they be written now? Else they wait for company, until the next tick at the longest.
+    #[must_use]
+    pub fn redis_is_due(&self) -> bool {
+        self.redis.is_due()
+    }
+
     /// What else is to be done, in order.
     pub fn effects(&mut self) -> &mut VecDeque<Effect> {
         &mut self.effects

@@ -17,11 +17,14 @@ use crate::wire::nats::jetstream::{AckSubject, ErrorClass, PubAck};
 use crate::wire::nats::op::Msg;
 use crate::wire::nats::pull::{PullLimits, PullNews, Puller};
 use base64::Engine as _;
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 mod drain;
 
 const RETRY: u64 = 500 * MS;
+/// Events done after which an ack no longer waits for company.
+const OWED_MAX: u32 = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -117,6 +120,11 @@ pub(super) struct Reader {
     consumer_seq: u64,
     /// Last sequence of the stream when this reading was prepared.
     horizon: u64,
+    /// The ack that stands for all that is done, and for how many; it travels with the next output, or at
+    /// the next tick: alone it would cost a write here and a wake-up there for each event.
+    owed: Option<Bytes>,
+    owed_events: u32,
+    owed_due: bool,
     pub(super) figures: ReaderFigures,
     pub(super) trouble: Option<String>,
 }
@@ -155,6 +163,9 @@ impl Reader {
             ack_wait: cdc.ack_wait,
             consumer_seq: 0,
             horizon: u64::MAX,
+            owed: None,
+            owed_events: 0,
+            owed_due: false,
             figures: ReaderFigures::default(),
             trouble: None,
         }
@@ -221,6 +232,7 @@ impl Reader {
         }
         tracing::warn!(partition = %self.partition, floor = self.progress.floor(), why,
             "reading begins anew at the ack floor");
+        self.pay(bus);
         let news = self.end_epoch();
         self.break_off_hand_over(bus);
         if self.drain == Drain::No {
@@ -263,6 +275,7 @@ impl Reader {
         match self.phase {
             Phase::Pausing { until } if now.mono >= until => self.inspect(now, bus),
             Phase::Reading => {
+                self.owed_due = true;
                 self.extend_held(now, bus);
                 return match self.puller.tick(now.mono) {
                     PullNews::Inspect => self.resync(now, "the consumer is silent", bus),
@@ -348,22 +361,32 @@ impl Reader {
         if self.phase != Phase::Reading {
             return;
         }
-        let mut last = None;
         while let Some(durable) = self.progress.pop_durable() {
             if self.explicit {
                 bus.ack(&durable.ack);
                 self.figures.acks += 1;
+            } else {
+                self.owed = Some(durable.ack);
+                self.owed_events += 1;
             }
-            last = Some(durable);
-        }
-        if let (Some(durable), false) = (&last, self.explicit) {
-            bus.ack(&durable.ack);
-            self.figures.acks += 1;
         }
         if self.drain != Drain::No {
-            self.continue_drain(now, settings, bus);
-        } else if !hold {
+            self.pay(bus);
+            return self.continue_drain(now, settings, bus);
+        }
+        if !hold {
             self.pull(now, bus);
+        }
+        if self.owed_due || self.owed_events >= OWED_MAX || !bus.conn.out().is_empty() {
+            self.pay(bus);
+        }
+    }
+
+    fn pay(&mut self, bus: &mut Bus) {
+        (self.owed_events, self.owed_due) = (0, false);
+        if let Some(ack) = self.owed.take() {
+            bus.ack(&ack);
+            self.figures.acks += 1;
         }
     }
 
@@ -390,6 +413,7 @@ impl Reader {
 
     fn end_epoch(&mut self) -> ReaderNews {
         self.floor_known = Some(self.progress.floor());
+        self.owed = None; // Of a connection or a lease that is gone; the floor tells where to go on.
         self.epoch = Epoch(self.epoch.0 + 1);
         self.progress.restart(self.progress.floor());
         self.puller.void();

@@ -186,7 +186,7 @@ impl World {
             note!(self, "{r}/{s} nats < {}", shown(pipeline.nats_out()));
             socket.up.push(now, pipeline.nats_out(), net, &mut self.rng);
         }
-        if let Some(socket) = redis.socket().filter(|_| !pipeline.redis_out().is_empty()) {
+        if let Some(socket) = redis.socket().filter(|_| pipeline.redis_is_due()) {
             note!(self, "{r}/{s} redis < {}", shown(pipeline.redis_out()));
             socket.up.push(now, pipeline.redis_out(), net, &mut self.rng);
         }
