@@ -200,8 +200,9 @@ impl Shard {
         let mut turn = Turn::default();
         let Self { nats, redis, pipeline, scratch, nats_inbox, redis_inbox, .. } = self;
         let had_output = !pipeline.nats_out().is_empty();
-        turn.nats = poll_socket(nats, cx, scratch, nats_inbox, pipeline.nats_out());
-        turn.redis = poll_socket(redis, cx, scratch, redis_inbox, pipeline.redis_out());
+        turn.nats = poll_socket(nats, cx, scratch, nats_inbox, Some(pipeline.nats_out()));
+        let redis_out = pipeline.redis_is_due().then(|| pipeline.redis_out());
+        turn.redis = poll_socket(redis, cx, scratch, redis_inbox, redis_out);
         turn.more = had_output && pipeline.nats_out().is_empty() && pipeline.has_more();
         turn.mail = self.ears.poll_rung(cx).is_ready();
         if Pin::new(&mut self.timer).poll(cx).is_ready() {
@@ -432,7 +433,7 @@ fn poll_socket(
     cx: &mut Context<'_>,
     scratch: &mut [u8],
     inbox: &mut Inbox,
-    out: &mut BytesMut,
+    out: Option<&mut BytesMut>,
 ) -> Option<io::Result<Arrived>> {
     match socket {
         Socket::Closed => None,
@@ -445,6 +446,8 @@ fn poll_socket(
             Poll::Ready(Err(error)) => Some(Err(error)),
         },
         Socket::Open(link) => {
+            let mut nothing = BytesMut::new();
+            let out = out.unwrap_or(&mut nothing);
             if (!out.is_empty() || link.has_output())
                 && let Poll::Ready(Err(error)) = link.poll_write(cx, out)
             {

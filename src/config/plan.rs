@@ -15,6 +15,7 @@ use crate::host::Cores;
 
 mod read;
 
+pub use shards::edge::target::CredentialSource;
 pub use shards::wire::nats::auth::{Credentials, Secret};
 
 /// A stage this version has.
@@ -71,12 +72,12 @@ pub struct ServerAddress {
 impl ServerAddress {
     /// Who to be at this server: what its address says, else what the section says.
     #[must_use]
-    pub fn credentials(&self, section: &Credentials) -> Credentials {
-        match (self.user.clone(), self.password.clone()) {
+    pub fn credentials(&self, section: &CredentialSource) -> CredentialSource {
+        CredentialSource::Fixed(match (self.user.clone(), self.password.clone()) {
             (Some(user), Some(password)) => Credentials::UserPassword { user, password },
             (Some(token), None) => Credentials::Token(Secret::new(token)),
-            (None, _) => section.clone(),
-        }
+            (None, _) => return section.clone(),
+        })
     }
 }
 
@@ -104,8 +105,9 @@ impl TlsPlan {
 pub struct NatsPlan {
     /// Servers, at least one.
     pub servers: Vec<ServerAddress>,
-    /// Who daisi is, where the address does not say.
-    pub credentials: Credentials,
+    /// Who daisi is, where the address does not say. A file could be read when the plan was made, and is
+    /// read again for each connection.
+    pub credentials: CredentialSource,
     /// TLS.
     pub tls: TlsPlan,
     /// TCP connect to PONG.

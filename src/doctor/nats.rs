@@ -92,7 +92,7 @@ impl Session {
             link.upgrade(&server.host, &plan.tls)?;
         }
         let options = ConnectOptions { name: "daisi/doctor".to_owned(), tls, echo: true };
-        let credentials = server.credentials(&plan.credentials);
+        let credentials = server.credentials(&plan.credentials).load()?;
         let json =
             auth::connect_json(&info, &options, &credentials).map_err(|error| error.to_string())?;
         let mut session = Self { link, info, frame_bytes_max: plan.frame_bytes_max };

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::shards::clock::MS;
 use ::shards::domain::cdc::{CdcRules, CdcSettings as RuleSettings, EnvelopeRule};
-use ::shards::edge::target::{Address, CredentialSource, NatsTarget, RedisTarget};
+use ::shards::edge::target::{Address, NatsTarget, RedisTarget};
 use ::shards::id::ShardId;
 use ::shards::pipeline::{
     AckChoice, CdcSettings, LeaseSettings, NatsSettings, RedisSettings, Settings, StreamPlan,
@@ -54,11 +54,12 @@ pub fn lane_capacity(plan: &Plan) -> usize {
     2 * plan.cdc.max_in_flight * usize::from(plan.cdc.partitions) + 1024
 }
 
-// Unique per start: a lease or a claim of an earlier life is somebody else's.
+// Unique per start: a lease or a claim of an earlier life is somebody else's. In the order of starts, so that
+// who comes later takes nothing from those before it unless they have more than their share.
 fn replica_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-    format!("{}-{}-{started:x}", host.trim(), std::process::id())
+    format!("{started:014x}-{}-{}", host.trim(), std::process::id())
 }
 
 fn settings(plan: &Plan, replica: &str, shard: ShardId, shards: u16) -> Result<Settings, String> {
@@ -180,7 +181,7 @@ fn nats_target(plan: &Plan) -> Result<NatsTarget, String> {
     let own = nats.servers.first().map(|server| server.credentials(&nats.credentials));
     Ok(NatsTarget {
         seeds,
-        credentials: CredentialSource::Fixed(own.unwrap_or_else(|| nats.credentials.clone())),
+        credentials: own.unwrap_or_else(|| nats.credentials.clone()),
         tls: Arc::new(tls::client_config(&nats.tls)?),
         connect_timeout: nats.connect_timeout,
     })

@@ -10,6 +10,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use crate::metrics::Metrics;
 use crate::world::{World, eventually};
@@ -180,9 +181,20 @@ impl Daisi {
         kill_process(pid, signal).expect("it is our child");
     }
 
-    /// Whether it reads a partition.
+    /// Whether it reads the partition of a source that has one.
     pub fn is_reading(&self) -> bool {
-        self.get("/shards").1.contains("\"partitions\":[0")
+        self.partitions() == [0]
+    }
+
+    /// The partitions that it reads.
+    #[track_caller]
+    pub fn partitions(&self) -> Vec<u64> {
+        let page: Value = serde_json::from_str(&self.get("/shards").1).expect("JSON");
+        let shards = page.as_array().expect("a list");
+        let lists = shards.iter().filter_map(|shard| shard["partitions"].as_array());
+        let mut partitions: Vec<u64> = lists.flatten().filter_map(Value::as_u64).collect();
+        partitions.sort_unstable();
+        partitions
     }
 
     /// Resident memory, KiB.

@@ -24,6 +24,7 @@ mod defects;
 mod drain;
 mod hostile;
 mod outage;
+mod partitions;
 mod replicas;
 mod scale;
 mod security;

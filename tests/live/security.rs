@@ -19,7 +19,11 @@ on_each_server!(
     tls_is_spoken_to_a_server_that_we_can_check,
 );
 
-on_the_installed_server!(a_refused_secret_is_a_reason_and_never_logged, a_redis_password_is_used,);
+on_the_installed_server!(
+    a_rotated_token_file_is_used_without_a_restart,
+    a_refused_secret_is_a_reason_and_never_logged,
+    a_redis_password_is_used,
+);
 
 const SECRET: &str = "hunter2-very-secret";
 
@@ -66,6 +70,36 @@ fn a_password_a_token_and_a_key_open_nats(server: Server) {
     std::fs::write(&file, &seed).unwrap();
     let daisi = flows(&world, &[("nats.nkey_seed_file", file.to_str().unwrap())]);
     assert!(!daisi.log().contains(&seed));
+}
+
+/// Whoever of the two changes first: the file, or the server.
+fn a_rotated_token_file_is_used_without_a_restart(server: Server) {
+    let token = |number: u32| NatsAuth::Token(format!("{SECRET}-{number}"));
+    let mut world = with_nats(server, NatsOptions { auth: token(1), ..NatsOptions::default() });
+    let file = world.new_folder("secret").join("token");
+    let write = |number: u32| std::fs::write(&file, format!("{SECRET}-{number}\n")).unwrap();
+    write(1);
+    let bare = format!("nats://127.0.0.1:{}", world.stack.nats.port());
+    let sets = [("nats.servers", bare.as_str()), ("nats.token_file", file.to_str().unwrap())];
+    let daisi = flows(&world, &sets);
+
+    write(2);
+    world.stack.nats.stop();
+    world.stack.nats.set_auth(token(2));
+    world.stack.nats.start().unwrap();
+    daisi.ready(READY_MAX);
+    world.put(&[message("ACME", "M2", 2)]);
+    assert_eq!(world.await_letters(OUTPUT, 2).len(), 2);
+
+    world.stack.nats.stop();
+    world.stack.nats.set_auth(token(3));
+    world.stack.nats.start().unwrap();
+    daisi.not_ready("Authorization Violation", SOON);
+    write(3);
+    daisi.ready(READY_MAX);
+    world.put(&[message("ACME", "M3", 3)]);
+    assert_eq!(world.await_letters(OUTPUT, 3).len(), 3);
+    assert!(!daisi.log().contains(SECRET), "a secret is in the log");
 }
 
 // `SU...`: two prefix bytes, 32 bytes of chance, CRC-16/XMODEM, in base32 (nkeys, strkey.go).

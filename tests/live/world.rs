@@ -73,6 +73,18 @@ macro_rules! on_the_installed_server {
     )+};
 }
 
+/// Makes a test of each claim, on the newer server only: older ones lack what it is about.
+macro_rules! on_the_newer_server {
+    ($($claim:ident),+ $(,)?) => {$(
+        mod $claim {
+            #[test]
+            fn holds() {
+                crate::world::hold(crate::world::Server::Newer, super::$claim);
+            }
+        }
+    )+};
+}
+
 /// Runs a claim when there is room for its world, within its time.
 pub fn hold(server: Server, claim: fn(Server)) {
     if server == Server::Newer && newer_binary().is_none() {

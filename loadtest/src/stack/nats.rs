@@ -63,6 +63,11 @@ impl NatsKind {
 }
 
 impl Nats {
+    /// How clients prove who they are from its next start on.
+    pub fn set_auth(&mut self, auth: NatsAuth) {
+        self.kind.options.auth = auth;
+    }
+
     /// `nats://[user:password@]127.0.0.1:port`.
     pub fn url(&self) -> String {
         let port = self.port();

@@ -108,16 +108,22 @@ impl Script {
         self.now.mono += MS;
         self.now.wall += MS;
         self.deliver(count);
-        self.nats_turn();
-        self.redis_turn();
-        self.serve_nats();
-        self.nats_turn();
-        self.redis_turn();
-        self.serve_nats();
-        if self.delivered.is_multiple_of(16 * count) {
-            section(|| self.pipeline.handle(self.now, Input::Tick));
+        while !self.nats_in.is_empty() {
+            self.nats_turn();
+            self.redis_turn();
+            self.serve_nats();
         }
-        assert_eq!(self.acked, self.delivered, "every event is acknowledged");
+        let is_tick = self.delivered.is_multiple_of(16 * count);
+        if is_tick {
+            section(|| {
+                self.pipeline.handle(self.now, Input::Tick);
+                self.pipeline.flush(self.now);
+            });
+        }
+        self.serve_nats();
+        if is_tick {
+            assert_eq!(self.acked, self.delivered, "every event is acknowledged");
+        }
     }
 
     // What the server sends, by way of the copy out of the socket's buffer.

@@ -1,12 +1,17 @@
-//! Where a shard connects to, and as whom. Secrets are read again for each attempt, so that a rotated
-//! file is taken up without a restart.
+//! Where a shard connects to, and as whom. Secrets in files are read again for each attempt to connect to
+//! NATS, so that a rotated file is taken up without a restart.
 
 use crate::wire::nats::auth::{Credentials, NKeySeed, Secret};
 use rustls::ClientConfig;
 use std::fmt;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Larger is no secret but a mistaken path.
+const SECRET_BYTES_MAX: u64 = 64 << 10;
 
 /// A server's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,23 +72,36 @@ impl CredentialSource {
     /// # Errors
     /// The file cannot be read, or does not hold what it should; said with its path.
     pub fn load(&self) -> Result<Credentials, String> {
-        let read = |path: &PathBuf| {
-            std::fs::read_to_string(path)
-                .map_err(|error| format!("cannot read {}: {error}", path.display()))
-        };
+        let at = |path: &Path, why: &dyn fmt::Display| format!("{}: {why}", path.display());
+        let read = |path: &Path| read_secret(path).map_err(|why| at(path, &why));
         match self {
             Self::Fixed(credentials) => Ok(credentials.clone()),
-            Self::CredsFile(path) => Credentials::from_creds(&read(path)?)
-                .map_err(|error| format!("{}: {error}", path.display())),
-            Self::NKeyFile(path) => NKeySeed::parse(read(path)?.trim())
+            Self::CredsFile(path) => {
+                Credentials::from_creds(read(path)?.expose()).map_err(|error| at(path, &error))
+            }
+            Self::NKeyFile(path) => NKeySeed::parse(read(path)?.expose())
                 .map(|seed| Credentials::NKey { seed })
-                .map_err(|error| format!("{}: {error}", path.display())),
-            Self::PasswordFile { user, path } => Ok(Credentials::UserPassword {
-                user: user.clone(),
-                password: Secret::new(read(path)?.trim()),
-            }),
-            Self::TokenFile(path) => Ok(Credentials::Token(Secret::new(read(path)?.trim()))),
+                .map_err(|error| at(path, &error)),
+            Self::PasswordFile { user, path } => {
+                Ok(Credentials::UserPassword { user: user.clone(), password: read(path)? })
+            }
+            Self::TokenFile(path) => Ok(Credentials::Token(read(path)?)),
         }
+    }
+}
+
+/// The secret in a file, without the line break at its end.
+///
+/// # Errors
+/// The file cannot be read, or is empty, as in the moment of its rewriting; said without its path.
+pub fn read_secret(path: &Path) -> Result<Secret, String> {
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(SECRET_BYTES_MAX).read_to_string(&mut text))
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err("the file is empty".to_owned()),
+        secret => Ok(Secret::new(secret)),
     }
 }
 

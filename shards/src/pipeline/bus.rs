@@ -36,18 +36,32 @@ pub(super) struct FlightRef {
 /// Who waits for a PubAck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AckFor {
-    Event { flight: FlightRef, prefix: u8 },
-    DeadLetter { flight: FlightRef },
-    Lease { reader: usize },
-    Position { reader: usize },
+    Event {
+        flight: FlightRef,
+        prefix: u8,
+    },
+    DeadLetter {
+        flight: FlightRef,
+    },
+    Lease {
+        reader: usize,
+    },
+    Position {
+        reader: usize,
+        asked: u32,
+    },
+    /// Nobody waits: it is written again soon.
+    Presence,
 }
 
 /// Who waits for an API answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asker {
     Setup,
-    Reader(usize),
+    /// By the number of its question.
+    Reader(usize, u32),
     Lease(usize),
+    Share,
 }
 
 /// An answer, or what came instead.
@@ -89,6 +103,9 @@ pub(super) struct Bus {
     acks: PubAcks<AckFor>,
     requests: VecDeque<Request>,
     next_request: u64,
+    /// Subscriptions a reader has had on this connection, so that what it pulled by an earlier one finds
+    /// nobody.
+    rounds: Vec<u32>,
     pub(super) down_reason: Option<String>,
 }
 
@@ -103,6 +120,7 @@ impl Bus {
             acks: PubAcks::with_capacity(acks_capacity),
             requests: VecDeque::new(),
             next_request: 0,
+            rounds: Vec::new(),
             down_reason: Some("not connected yet".into()),
         }
     }
@@ -135,6 +153,7 @@ impl Bus {
             None,
             SID_REQUESTS,
         ));
+        self.rounds = vec![0; readers];
         for reader in 0..readers {
             self.subscribe_reader(reader);
         }
@@ -142,7 +161,7 @@ impl Bus {
 
     /// Receive what reader `reader` pulls.
     pub(super) fn subscribe_reader(&mut self, reader: usize) {
-        let subject = format!("{}.p{reader}.*", self.inbox);
+        let subject = format!("{}.p{reader}-{}.*", self.inbox, self.rounds[reader]);
         let sid = SID_READERS + reader as u64;
         written(encode::encode_sub(self.conn.out(), subject.as_bytes(), None, sid));
     }
@@ -150,6 +169,7 @@ impl Bus {
     /// Stop receiving: the server drops the reader's open pulls.
     pub(super) fn unsubscribe_reader(&mut self, reader: usize) {
         encode::encode_unsub(self.conn.out(), SID_READERS + reader as u64, None);
+        self.rounds[reader] += 1;
     }
 
     /// The socket is closed, or has to be. True if the connection had been through its handshake.
@@ -303,7 +323,7 @@ impl Bus {
 
     /// Send a pull for `reader`.
     pub(super) fn pull(&mut self, reader: usize, id: u64, subject: &str, body: &[u8]) {
-        let reply = format!("{}.p{reader}.{id}", self.inbox);
+        let reply = format!("{}.p{reader}-{}.{id}", self.inbox, self.rounds[reader]);
         written(encode::encode_pub(
             self.conn.out(),
             subject.as_bytes(),

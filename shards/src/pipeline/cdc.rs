@@ -95,6 +95,8 @@ pub(super) struct Stage {
     event_time: [u8; EVENT_TIME_BYTES],
     event_second: u64,
     open: usize,
+    /// The publish window was full, and has not half emptied since.
+    is_full: bool,
 }
 
 impl Stage {
@@ -118,6 +120,7 @@ impl Stage {
             event_time: [b'0'; EVENT_TIME_BYTES],
             event_second: u64::MAX,
             open: 0,
+            is_full: false,
         }
     }
 
@@ -225,6 +228,16 @@ impl Stage {
         }
     }
 
+    // May one more event be written? A full window opens again when it has half emptied: were each PubAck
+    // answered by one publish, both sides would work in steps of a few events for ever (the silly window of
+    // RFC 813). The bound on unwritten bytes keeps them in the cache, and spares the buffer from being moved
+    // behind a socket that takes only a part.
+    fn has_room(&mut self, cx: &mut Cx<'_>) -> bool {
+        let (open, window) = (cx.bus.publishes_open(), cx.settings.cdc.publish_window as usize);
+        self.is_full = open >= window || (self.is_full && open > window / 2);
+        cx.may_publish && !self.is_full && cx.bus.conn.out().len() < OUT_PAUSE
+    }
+
     // The dedup key is in `scratch`.
     fn claim(&mut self, name: FlightRef, cx: &mut Cx<'_>) {
         if !cx.redis.is_ready() && !cx.settings.cdc.dedup_required {
@@ -306,7 +319,7 @@ impl Stage {
         if self.tenants.get(tenant).fenced {
             return self.advance(tenant, cx);
         }
-        if !self.ready.is_empty() || !has_room(cx) {
+        if !self.ready.is_empty() || !self.has_room(cx) {
             self.ready.push_back(name);
             return;
         }
@@ -315,7 +328,7 @@ impl Stage {
 
     /// The publish window has room again, or the connection is back.
     pub(super) fn send_ready(&mut self, cx: &mut Cx<'_>) {
-        while has_room(cx) {
+        while self.has_room(cx) {
             let Some(name) = self.ready.pop_front() else { return };
             let Some(flight) = self.flights.get(name) else { continue };
             if flight.state != State::Waiting {
@@ -856,14 +869,6 @@ impl Stage {
             cdc::rfc3339_seconds(second, &mut self.event_time);
         }
     }
-}
-
-// May one more event be written? The bound on unwritten bytes keeps them in the cache, and spares the
-// buffer from being moved behind a socket that takes only a part.
-fn has_room(cx: &mut Cx<'_>) -> bool {
-    let window = cx.settings.cdc.publish_window as usize;
-    let is_open = cx.may_publish && cx.bus.publishes_open() < window;
-    is_open && cx.bus.conn.out().len() < OUT_PAUSE
 }
 
 fn report_to_reader(parcel: &Parcel, cx: &mut Cx<'_>) {

@@ -1,6 +1,9 @@
 //! The lease of one partition: one key of a KV bucket, held by compare-and-set. Pure. Source:
 //! reference/nats-jetstream.md section 6. Invariant: we count from before a renewal was sent, and stop
 //! a margin before its end, so that our belief to hold ends before the server's.
+//!
+//! Where it is another replica's turn (`share`), a lease is *patient*: it looks before it asks, and asks
+//! only for what has stayed free for a while.
 
 use crate::clock::{MS, Now};
 
@@ -21,6 +24,8 @@ pub(super) enum LeaseNews {
     Nothing,
     Acquired,
     Lost,
+    /// Seen free while it is another's turn: is that one still there?
+    Free,
 }
 
 /// The answer to a publish with a guard.
@@ -69,12 +74,42 @@ pub(super) struct Lease {
     valid_until: u64,
     next_at: u64,
     in_doubt: bool,
+    held_since: u64,
+    patient: bool,
+    free_since: Option<u64>,
 }
 
 impl Lease {
     pub(super) fn new(ttl: u64) -> Self {
-        let state = State::Free;
-        Self { state, ttl, revision: 0, valid_until: 0, next_at: 0, in_doubt: false }
+        Self {
+            state: State::Free,
+            ttl,
+            revision: 0,
+            valid_until: 0,
+            next_at: 0,
+            in_doubt: false,
+            held_since: 0,
+            patient: false,
+            free_since: None,
+        }
+    }
+
+    /// Whether it is another replica's turn. One whose turn it becomes asks at once.
+    pub(super) fn set_patient(&mut self, patient: bool) {
+        if self.patient && !patient && self.state == State::Free {
+            self.next_at = 0;
+        }
+        self.patient = patient;
+    }
+
+    /// Held for a whole life: so often, at the most, does a partition wander.
+    pub(super) fn is_settled(&self, now: Now) -> bool {
+        self.is_held() && now.mono >= self.held_since + self.ttl
+    }
+
+    /// Is the answer to a renewal under way? The revision is unknown until it is there.
+    pub(super) fn is_renewing(&self) -> bool {
+        matches!(self.state, State::Renewing { .. })
     }
 
     /// The bucket's real life of a key, which may differ from the configured one.
@@ -102,7 +137,7 @@ impl Lease {
         let answer_max = self.ttl / 4;
         match self.state {
             State::Free if now.mono >= self.next_at => {
-                if self.in_doubt {
+                if self.in_doubt || self.patient {
                     self.state = State::Reading { sent: now.mono };
                     return (Some(LeaseAct::Read), LeaseNews::Nothing);
                 }
@@ -140,6 +175,7 @@ impl Lease {
         match (self.state, result) {
             (State::Asking { sent }, PutResult::Stored { revision }) => {
                 self.hold(sent, revision);
+                (self.held_since, self.free_since) = (now.mono, None);
                 (None, LeaseNews::Acquired)
             }
             (State::Renewing { sent }, PutResult::Stored { revision }) => {
@@ -173,12 +209,18 @@ impl Lease {
             State::Reading { .. } => {
                 self.in_doubt = false;
                 match key {
+                    KeyState::Absent | KeyState::Free { .. } if self.must_wait(now) => {
+                        let first = self.free_since == Some(now.mono);
+                        self.retry_later(now, rng, false);
+                        (None, if first { LeaseNews::Free } else { LeaseNews::Nothing })
+                    }
                     KeyState::Absent => self.ask(now, 0),
                     // A key of ours from before: take it over by a write, so that its life is known.
                     KeyState::Free { revision } | KeyState::Ours { revision } => {
                         self.ask(now, revision)
                     }
                     KeyState::Theirs => {
+                        self.free_since = None;
                         self.retry_later(now, rng, false);
                         (None, LeaseNews::Nothing)
                     }
@@ -211,6 +253,20 @@ impl Lease {
         let held = self.is_held();
         self.state = State::Released;
         held.then_some(LeaseAct::Release { expected: self.revision })
+    }
+
+    /// Give it back, and stand by for it.
+    pub(super) fn hand_over(&mut self, now: Now) -> Option<LeaseAct> {
+        let held = self.is_held();
+        // What comes of the release may never be known, so look before asking again.
+        (self.state, self.in_doubt) = (State::Free, true);
+        self.next_at = now.mono + self.ttl / 8;
+        held.then_some(LeaseAct::Release { expected: self.revision })
+    }
+
+    // Longer than the one whose turn it is takes to ask: see `retry_later`.
+    fn must_wait(&mut self, now: Now) -> bool {
+        self.patient && now.mono < *self.free_since.get_or_insert(now.mono) + self.ttl / 8
     }
 
     fn ask(&mut self, now: Now, expected: u64) -> (Option<LeaseAct>, LeaseNews) {
@@ -289,6 +345,54 @@ mod tests {
         assert_eq!(lease.on_put(at(0), PutResult::Raced, &mut rng).0, Some(LeaseAct::Read));
         let (act, _) = lease.on_read(at(0), KeyState::Free { revision: 3 }, &mut rng);
         assert_eq!(act, Some(LeaseAct::Hold { expected: 3 }));
+    }
+
+    #[test]
+    fn a_patient_one_leaves_a_free_key_to_the_other_for_a_while() {
+        let (mut lease, mut rng) = (Lease::new(16 * SEC), fastrand::Rng::with_seed(1));
+        lease.set_patient(true);
+        let free = KeyState::Free { revision: 3 };
+        assert_eq!(lease.tick(at(10), &mut rng).0, Some(LeaseAct::Read));
+        assert_eq!(lease.on_read(at(10), free, &mut rng), (None, LeaseNews::Free));
+        assert_eq!(lease.tick(at(10), &mut rng), (None, LeaseNews::Nothing), "not at once again");
+        assert_eq!(lease.tick(at(12), &mut rng).0, Some(LeaseAct::Read));
+        // Free since 10, for an eighth of 16: the other does not come.
+        let act = lease.on_read(at(12), free, &mut rng).0;
+        assert_eq!(act, Some(LeaseAct::Hold { expected: 3 }));
+    }
+
+    #[test]
+    fn a_key_that_was_taken_meanwhile_is_waited_for_anew() {
+        let (mut lease, mut rng) = (Lease::new(16 * SEC), fastrand::Rng::with_seed(1));
+        lease.set_patient(true);
+        for (second, key, news) in [
+            (10, KeyState::Absent, LeaseNews::Free),
+            (12, KeyState::Theirs, LeaseNews::Nothing),
+            (20, KeyState::Absent, LeaseNews::Free),
+        ] {
+            assert_eq!(lease.tick(at(second), &mut rng).0, Some(LeaseAct::Read), "{second}");
+            assert_eq!(lease.on_read(at(second), key, &mut rng), (None, news), "{second}");
+        }
+    }
+
+    #[test]
+    fn one_whose_turn_it_becomes_asks_at_once() {
+        let (mut lease, mut rng) = (Lease::new(16 * SEC), fastrand::Rng::with_seed(1));
+        lease.set_patient(true);
+        lease.tick(at(10), &mut rng);
+        lease.on_read(at(10), KeyState::Absent, &mut rng);
+        lease.set_patient(false);
+        assert_eq!(lease.tick(at(10), &mut rng).0, Some(LeaseAct::Hold { expected: 0 }));
+    }
+
+    #[test]
+    fn what_is_handed_over_is_looked_at_before_it_is_asked_for_again() {
+        let (mut lease, mut rng) = held();
+        assert!(!lease.is_settled(at(10)) && lease.is_settled(at(11)), "acquired at 1, ttl 10");
+        assert_eq!(lease.hand_over(at(4)), Some(LeaseAct::Release { expected: 7 }));
+        assert!(!lease.is_held());
+        assert_eq!(lease.tick(at(5), &mut rng), (None, LeaseNews::Nothing));
+        assert_eq!(lease.tick(at(6), &mut rng).0, Some(LeaseAct::Read));
     }
 
     #[test]

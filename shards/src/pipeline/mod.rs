@@ -3,7 +3,7 @@
 //! acknowledged only after its outcome is durable.
 //!
 //! Modules: `settings`, `mail`, `effect` (the border); `bus`, `redis`, `pubacks` (the two connections);
-//! `setup`, `lease`, `reader` (the source); `tenant`, `flight`, `cdc` (the stage).
+//! `setup`, `share`, `lease`, `reader` (the source); `tenant`, `flight`, `cdc` (the stage).
 
 mod bus;
 mod cdc;
@@ -16,6 +16,7 @@ mod reader;
 mod redis;
 mod settings;
 mod setup;
+mod share;
 mod tenant;
 
 pub use bus::tail_number;
@@ -41,6 +42,7 @@ use cdc::{Cx, Stage};
 use reader::{Reader, ReaderNews};
 use redis::Redis;
 use setup::Setup;
+use share::{Share, Turn};
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -113,6 +115,8 @@ pub struct Pipeline {
     bus: Bus,
     redis: Redis,
     setup: Setup,
+    /// With several partitions: whose turn each is. One partition stays where it is.
+    share: Option<Share>,
     readers: Vec<Reader>,
     stage: Stage,
     effects: VecDeque<Effect>,
@@ -147,6 +151,7 @@ impl Pipeline {
             bus: Bus::new(&settings.nats, capacity),
             redis: Redis::new(&settings.redis, capacity),
             setup: Setup::new(),
+            share: (partitions > 1).then(|| Share::new(&settings)),
             readers,
             stage: Stage::new(&settings, &mut rng),
             effects: VecDeque::new(),
@@ -176,7 +181,7 @@ impl Pipeline {
             Input::RedisClosed(why) => self.redis_lost(now, why, false),
             Input::Mail(mail) => self.mail(now, mail),
             Input::Tick => self.tick(now),
-            Input::Drain => self.drain(),
+            Input::Drain => self.drain(now),
         }
     }
 
@@ -208,6 +213,12 @@ impl Pipeline {
     /// Bytes for the Redis socket; take off the front what was written.
     pub fn redis_out(&mut self) -> &mut BytesMut {
         self.redis.out()
+    }
+
+    /// Should they be written now? Else they wait for company, until the next tick at the longest.
+    #[must_use]
+    pub fn redis_is_due(&self) -> bool {
+        self.redis.is_due()
     }
 
     /// What else is to be done, in order.
@@ -373,9 +384,10 @@ impl Pipeline {
                 let news = self.readers[reader].on_lease_put(now, ack, settings, bus, rng);
                 self.reader_news(now, reader, news);
             }
-            AckFor::Position { reader } => {
-                self.readers[reader].on_position_put(now, ack, bus);
+            AckFor::Position { reader, asked } => {
+                self.readers[reader].on_position_put(now, asked, ack, bus);
             }
+            AckFor::Presence => {}
         }
     }
 
@@ -385,17 +397,20 @@ impl Pipeline {
             Asker::Setup => {
                 self.setup.on_answer(now, settings, answer, bus);
                 if self.setup.is_finished() {
+                    self.share.iter_mut().for_each(Share::start);
                     self.readers.iter_mut().for_each(|r| r.start(&self.setup.facts));
                 }
             }
-            Asker::Reader(place) => {
+            Asker::Reader(place, asked) if self.readers[place].awaits(asked) => {
                 let facts = &self.setup.facts;
                 self.readers[place].on_answer(now, answer, facts, settings, bus);
             }
+            Asker::Reader(..) => {}
             Asker::Lease(place) => {
                 let news = self.readers[place].on_lease_read(now, answer, settings, bus, rng);
                 self.reader_news(now, place, news);
             }
+            Asker::Share => self.share.iter_mut().for_each(|share| share.on_answer(answer)),
         }
     }
 
@@ -422,8 +437,12 @@ impl Pipeline {
     }
 
     fn reader_news(&mut self, now: Now, place: usize, news: ReaderNews) {
-        if news == ReaderNews::Nothing {
-            return;
+        match news {
+            ReaderNews::Nothing => return,
+            ReaderNews::LeaseFree => {
+                return self.share.iter_mut().for_each(Share::look_again);
+            }
+            ReaderNews::EpochEnded => {}
         }
         let reader = &self.readers[place];
         let (partition, epoch) = (reader.partition(), reader.epoch());
@@ -506,9 +525,16 @@ impl Pipeline {
             while let Some(who) = self.bus.pop_overdue_publish(now) {
                 self.puback(now, who, None);
             }
+            if let (Some(share), true, false) =
+                (&mut self.share, self.setup.is_finished(), self.draining)
+            {
+                share.tick(now, self.setup.facts.lease_ttl, &self.settings, &mut self.bus);
+            }
             for place in 0..self.readers.len() {
+                let partition = self.readers[place].partition();
+                let turn = self.share.as_ref().map_or(Turn::Ours, |share| share.turn(partition));
                 let (settings, bus, rng) = (&self.settings, &mut self.bus, &mut self.rng);
-                let news = self.readers[place].tick(now, settings, bus, rng);
+                let news = self.readers[place].tick(now, settings, bus, rng, turn);
                 self.reader_news(now, place, news);
                 if self.draining {
                     self.readers[place].drain_idle(now, &self.settings, &mut self.bus);
@@ -519,8 +545,11 @@ impl Pipeline {
         self.show(now);
     }
 
-    fn drain(&mut self) {
+    fn drain(&mut self, now: Now) {
         self.draining = true;
+        if let (Some(share), true) = (&mut self.share, self.bus.is_ready()) {
+            share.leave(now, &self.settings, &mut self.bus);
+        }
         for reader in &mut self.readers {
             reader.drain(&mut self.bus);
         }

@@ -8,6 +8,7 @@ use super::lease::{KeyState, Lease, LeaseAct, LeaseNews, PutResult};
 use super::mail::Parcel;
 use super::settings::{AckChoice, Settings};
 use super::setup::{Facts, api_error};
+use super::share::Turn;
 use crate::clock::{MS, Now, SEC};
 use crate::domain::progress::{Admission, Progress};
 use crate::id::{Epoch, PartitionId, ShardId};
@@ -16,9 +17,14 @@ use crate::wire::nats::jetstream::{AckSubject, ErrorClass, PubAck};
 use crate::wire::nats::op::Msg;
 use crate::wire::nats::pull::{PullLimits, PullNews, Puller};
 use base64::Engine as _;
+use bytes::Bytes;
 use serde_json::{Value, json};
 
+mod drain;
+
 const RETRY: u64 = 500 * MS;
+/// Events done after which an ack no longer waits for company.
+const OWED_MAX: u32 = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -46,15 +52,24 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Drain {
     No,
-    /// Pulls are withdrawn; what had been sent before still arrives.
+    /// Pulls are withdrawn; what had been sent before still arrives, until so many barriers are passed.
     Asked {
-        barrier: bool,
+        barriers: u32,
     },
     /// All is acknowledged, the lease is being given back.
     Releasing {
         until: u64,
     },
     Finished,
+}
+
+/// What a drain is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goal {
+    /// The process stops.
+    Stop,
+    /// It is another replica's turn: stand by again afterwards.
+    HandOver,
 }
 
 /// What the pipeline has to do after a call.
@@ -64,6 +79,8 @@ pub(super) enum ReaderNews {
     Nothing,
     /// A new epoch has begun: all that was handed on before is void.
     EpochEnded,
+    /// The lease is free while it is another replica's turn: is that one still there?
+    LeaseFree,
 }
 
 /// Counters of one reader, for the books.
@@ -85,6 +102,7 @@ pub(super) struct Reader {
     epoch: Epoch,
     phase: Phase,
     drain: Drain,
+    goal: Goal,
     lease: Lease,
     puller: Puller,
     progress: Progress,
@@ -94,12 +112,19 @@ pub(super) struct Reader {
     prefix: usize,
     floor_known: Option<u64>,
     floor_next: u64,
+    /// Number of the latest question: the answer to an earlier one is nobody's.
+    asked: u32,
     config: Option<Value>,
     explicit: bool,
     ack_wait: u64,
     consumer_seq: u64,
     /// Last sequence of the stream when this reading was prepared.
     horizon: u64,
+    /// The ack that stands for all that is done, and for how many; it travels with the next output, or at
+    /// the next tick: alone it would cost a write here and a wake-up there for each event.
+    owed: Option<Bytes>,
+    owed_events: u32,
+    owed_due: bool,
     pub(super) figures: ReaderFigures,
     pub(super) trouble: Option<String>,
 }
@@ -123,6 +148,7 @@ impl Reader {
             epoch,
             phase: Phase::Idle,
             drain: Drain::No,
+            goal: Goal::Stop,
             lease: Lease::new(settings.lease.ttl),
             puller: Puller::new(limits(settings, cdc.in_flight_max)),
             progress: Progress::with_capacity(cdc.in_flight_max as usize + 1),
@@ -131,11 +157,15 @@ impl Reader {
             consumer,
             floor_known: None,
             floor_next: 0,
+            asked: 0,
             config: None,
             explicit: false,
             ack_wait: cdc.ack_wait,
             consumer_seq: 0,
             horizon: u64::MAX,
+            owed: None,
+            owed_events: 0,
+            owed_due: false,
             figures: ReaderFigures::default(),
             trouble: None,
         }
@@ -150,7 +180,7 @@ impl Reader {
     }
 
     pub(super) fn is_reading(&self) -> bool {
-        self.phase == Phase::Reading
+        self.phase == Phase::Reading && matches!(self.drain, Drain::No | Drain::Asked { .. })
     }
 
     pub(super) fn holds_lease(&self) -> bool {
@@ -188,20 +218,23 @@ impl Reader {
         self.lease.disconnected();
         let was_reading = self.phase == Phase::Reading;
         self.phase = Phase::Idle;
-        if matches!(self.drain, Drain::Asked { .. } | Drain::Releasing { .. }) {
-            self.drain = Drain::Finished;
+        if self.drain != Drain::No {
+            self.end_drain();
         }
         if was_reading { self.end_epoch() } else { ReaderNews::Nothing }
     }
 
     /// Begin again at the ack floor, on the same connection.
     pub(super) fn resync(&mut self, now: Now, why: &str, bus: &mut Bus) -> ReaderNews {
-        if self.phase != Phase::Reading {
+        // While the lease is on its way back nothing is held, and nothing may be read.
+        if self.phase != Phase::Reading || matches!(self.drain, Drain::Releasing { .. }) {
             return ReaderNews::Nothing;
         }
         tracing::warn!(partition = %self.partition, floor = self.progress.floor(), why,
             "reading begins anew at the ack floor");
+        self.pay(bus);
         let news = self.end_epoch();
+        self.break_off_hand_over(bus);
         if self.drain == Drain::No {
             self.inspect(now, bus);
         } else {
@@ -218,25 +251,31 @@ impl Reader {
         settings: &Settings,
         bus: &mut Bus,
         rng: &mut fastrand::Rng,
+        turn: Turn,
     ) -> ReaderNews {
         if self.phase == Phase::Idle {
             return ReaderNews::Nothing;
         }
         if let Drain::Releasing { until } = self.drain {
             if now.mono >= until {
-                self.drain = Drain::Finished;
+                self.end_drain();
             }
             return ReaderNews::Nothing;
         }
+        self.lease.set_patient(turn != Turn::Ours);
         let (act, news) = self.lease.tick(now, rng);
         self.act_on_lease(now, act, settings, bus);
         let ended = self.on_lease_news(now, news, bus);
         if ended == ReaderNews::EpochEnded {
             return ended;
         }
+        if turn == Turn::Theirs && self.lease.is_settled(now) {
+            self.hand_over(bus);
+        }
         match self.phase {
             Phase::Pausing { until } if now.mono >= until => self.inspect(now, bus),
             Phase::Reading => {
+                self.owed_due = true;
                 self.extend_held(now, bus);
                 return match self.puller.tick(now.mono) {
                     PullNews::Inspect => self.resync(now, "the consumer is silent", bus),
@@ -322,67 +361,32 @@ impl Reader {
         if self.phase != Phase::Reading {
             return;
         }
-        let mut last = None;
         while let Some(durable) = self.progress.pop_durable() {
             if self.explicit {
                 bus.ack(&durable.ack);
                 self.figures.acks += 1;
+            } else {
+                self.owed = Some(durable.ack);
+                self.owed_events += 1;
             }
-            last = Some(durable);
-        }
-        if let (Some(durable), false) = (&last, self.explicit) {
-            bus.ack(&durable.ack);
-            self.figures.acks += 1;
         }
         if self.drain != Drain::No {
-            self.continue_drain(now, settings, bus);
-        } else if !hold {
+            self.pay(bus);
+            return self.continue_drain(now, settings, bus);
+        }
+        if !hold {
             self.pull(now, bus);
         }
-    }
-
-    /// Stop pulling, finish what is held.
-    pub(super) fn drain(&mut self, bus: &mut Bus) {
-        if self.drain != Drain::No {
-            return;
-        }
-        if self.phase == Phase::Reading {
-            bus.unsubscribe_reader(self.place);
-            bus.conn.barrier();
-            self.puller.void();
-            self.drain = Drain::Asked { barrier: false };
-        } else {
-            self.drain = Drain::Asked { barrier: true };
-            if self.phase == Phase::Idle {
-                self.drain = Drain::Finished;
-            }
+        if self.owed_due || self.owed_events >= OWED_MAX || !bus.conn.out().is_empty() {
+            self.pay(bus);
         }
     }
 
-    /// The server has parsed all we had sent: no message of a withdrawn pull can follow.
-    pub(super) fn on_barrier(&mut self) {
-        if let Drain::Asked { barrier } = &mut self.drain {
-            *barrier = true;
-        }
-    }
-
-    /// Drain outside a reading (the lease is somebody else's, or the consumer is being prepared).
-    pub(super) fn drain_idle(&mut self, now: Now, settings: &Settings, bus: &mut Bus) {
-        if self.phase != Phase::Reading && matches!(self.drain, Drain::Asked { .. }) {
-            self.continue_drain(now, settings, bus);
-        }
-    }
-
-    fn continue_drain(&mut self, now: Now, settings: &Settings, bus: &mut Bus) {
-        if self.drain != (Drain::Asked { barrier: true }) || self.progress.held() > 0 {
-            return;
-        }
-        match self.lease.release() {
-            Some(act) => {
-                self.drain = Drain::Releasing { until: now.mono + SEC };
-                self.act_on_lease(now, Some(act), settings, bus);
-            }
-            None => self.drain = Drain::Finished,
+    fn pay(&mut self, bus: &mut Bus) {
+        (self.owed_events, self.owed_due) = (0, false);
+        if let Some(ack) = self.owed.take() {
+            bus.ack(&ack);
+            self.figures.acks += 1;
         }
     }
 
@@ -409,6 +413,7 @@ impl Reader {
 
     fn end_epoch(&mut self) -> ReaderNews {
         self.floor_known = Some(self.progress.floor());
+        self.owed = None; // Of a connection or a lease that is gone; the floor tells where to go on.
         self.epoch = Epoch(self.epoch.0 + 1);
         self.progress.restart(self.progress.floor());
         self.puller.void();
@@ -440,8 +445,7 @@ impl Reader {
         rng: &mut fastrand::Rng,
     ) -> ReaderNews {
         if matches!(self.drain, Drain::Releasing { .. }) {
-            self.drain = Drain::Finished;
-            return ReaderNews::Nothing;
+            return self.on_released(bus);
         }
         let result = ack.map_or(PutResult::Failed, put_result);
         let (act, news) = self.lease.on_put(now, result, rng);
@@ -470,6 +474,7 @@ impl Reader {
     fn on_lease_news(&mut self, now: Now, news: LeaseNews, bus: &mut Bus) -> ReaderNews {
         match news {
             LeaseNews::Nothing => ReaderNews::Nothing,
+            LeaseNews::Free => ReaderNews::LeaseFree,
             LeaseNews::Acquired => {
                 tracing::info!(partition = %self.partition, "lease acquired");
                 if self.phase == Phase::Leasing {
@@ -481,6 +486,8 @@ impl Reader {
                 tracing::warn!(partition = %self.partition, "lease lost: another replica may read");
                 let was_reading = self.phase == Phase::Reading;
                 self.phase = Phase::Leasing;
+                self.asked += 1; // An answer on its way, or its absence, must not begin a reading.
+                self.break_off_hand_over(bus);
                 // What another replica acknowledges from here on is not ours to remember.
                 let news = if was_reading { self.end_epoch() } else { ReaderNews::Nothing };
                 self.floor_known = None;
@@ -526,7 +533,12 @@ impl Reader {
 
 // Consumer.
 impl Reader {
-    /// The answer to a request about the consumer or its position.
+    /// Is `asked` the number of the question that is open?
+    pub(super) fn awaits(&self, asked: u32) -> bool {
+        asked == self.asked
+    }
+
+    /// The answer to the open question, about the consumer or its position.
     pub(super) fn on_answer(
         &mut self,
         now: Now,
@@ -556,8 +568,14 @@ impl Reader {
     }
 
     /// The position is written down, or not.
-    pub(super) fn on_position_put(&mut self, now: Now, ack: Option<&Msg>, bus: &mut Bus) {
-        if self.phase != Phase::SavingPosition {
+    pub(super) fn on_position_put(
+        &mut self,
+        now: Now,
+        asked: u32,
+        ack: Option<&Msg>,
+        bus: &mut Bus,
+    ) {
+        if !self.awaits(asked) || self.phase != Phase::SavingPosition {
             return; // The answer to the erasing after a re-creation.
         }
         match ack.map(put_result) {
@@ -565,7 +583,7 @@ impl Reader {
                 self.phase = Phase::Deleting;
                 let (stream, consumer) = (&self.stream, &self.consumer);
                 let subject = format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}");
-                bus.request(now, Asker::Reader(self.place), &subject, b"");
+                self.ask(now, &subject, b"", bus);
             }
             _ => self.pause(now, "the position cannot be written to its bucket".to_owned()),
         }
@@ -576,10 +594,15 @@ impl Reader {
         self.phase = Phase::Pausing { until: now.mono + RETRY };
     }
 
+    fn ask(&mut self, now: Now, subject: &str, body: &[u8], bus: &mut Bus) {
+        self.asked += 1;
+        bus.request(now, Asker::Reader(self.place, self.asked), subject, body);
+    }
+
     fn inspect(&mut self, now: Now, bus: &mut Bus) {
         self.phase = Phase::Sizing;
         let subject = format!("$JS.API.STREAM.INFO.{}", self.stream);
-        bus.request(now, Asker::Reader(self.place), &subject, b"");
+        self.ask(now, &subject, b"", bus);
     }
 
     fn on_size(&mut self, now: Now, info: &Value, bus: &mut Bus) -> Result<(), String> {
@@ -591,7 +614,7 @@ impl Reader {
         self.phase = Phase::Inspecting;
         let (stream, consumer) = (&self.stream, &self.consumer);
         let subject = format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}");
-        bus.request(now, Asker::Reader(self.place), &subject, b"");
+        self.ask(now, &subject, b"", bus);
         Ok(())
     }
 
@@ -607,7 +630,7 @@ impl Reader {
             self.phase = Phase::FindingPosition;
             let subject = format!("$JS.API.STREAM.MSG.GET.KV_{}", settings.lease.position_bucket);
             let body = json!({ "last_by_subj": self.position_key(settings) }).to_string();
-            bus.request(now, Asker::Reader(self.place), &subject, body.as_bytes());
+            self.ask(now, &subject, body.as_bytes(), bus);
             return Ok(());
         }
         if !error.is_null() {
@@ -634,7 +657,7 @@ impl Reader {
         self.floor_next = floor;
         self.phase = Phase::SavingPosition;
         let deadline = now.mono + settings.nats.api_timeout;
-        let who = AckFor::Position { reader: self.place };
+        let who = AckFor::Position { reader: self.place, asked: self.asked };
         let body = floor.to_string();
         bus.publish(deadline, who, &self.position_key(settings), &[], body.as_bytes());
         Ok(())
@@ -699,7 +722,7 @@ impl Reader {
         let body = json!({ "stream_name": self.stream, "config": config }).to_string();
         let (stream, consumer) = (&self.stream, &self.consumer);
         let subject = format!("$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{consumer}");
-        bus.request(now, Asker::Reader(self.place), &subject, body.as_bytes());
+        self.ask(now, &subject, body.as_bytes(), bus);
     }
 
     fn on_created(
@@ -714,7 +737,10 @@ impl Reader {
             return Err(format!("creating consumer {}: {}", self.consumer, api_error(error)));
         }
         // The consumer itself keeps the position from here on.
-        let (who, key) = (AckFor::Position { reader: self.place }, self.position_key(settings));
+        let (who, key) = (
+            AckFor::Position { reader: self.place, asked: self.asked },
+            self.position_key(settings),
+        );
         let deadline = now.mono + settings.nats.api_timeout;
         bus.publish(deadline, who, &key, &[("KV-Operation", "DEL")], b"");
         self.take_config(&value["config"], settings);

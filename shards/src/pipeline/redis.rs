@@ -1,6 +1,8 @@
 //! The shard's Redis connection as the pipeline sees it: claims and done marks, pipelined, answered in
 //! order. Invariant: a command stays in `queue` until its reply has come, so that a new connection can
-//! ask again for everything the old one left open. Source: Redis manual, SET (NX with GET since 7.0).
+//! ask again for everything the old one left open. Nothing waits for a done mark, so marks travel with the
+//! next claim, or at the next tick: at a low rate that halves the writes, the replies and both sides' wake-ups.
+//! Source: Redis manual, SET (NX with GET since 7.0).
 
 use super::bus::FlightRef;
 use super::effect::Effect;
@@ -11,6 +13,9 @@ use crate::wire::resp::{self, Reply};
 use crate::wire::{Step, WireError};
 use bytes::BytesMut;
 use std::collections::VecDeque;
+
+/// Bytes that may wait for company.
+const LAZY_MAX: usize = 8 * 1024;
 
 /// A command whose reply has not come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +90,8 @@ pub(super) struct Redis {
     link: Link,
     opened: u64,
     out: BytesMut,
+    /// There is more in `out` than may wait.
+    urgent: bool,
     queue: VecDeque<Queued>,
     backoff: Backoff,
     pub(super) down_reason: Option<String>,
@@ -97,6 +104,7 @@ impl Redis {
             link: Link::Down { retry_at: 0 },
             opened: 0,
             out: BytesMut::with_capacity(64 * 1024),
+            urgent: false,
             queue: VecDeque::with_capacity(capacity),
             backoff: Backoff::new(settings.backoff.0, settings.backoff.1),
             down_reason: Some("not connected yet".into()),
@@ -116,6 +124,11 @@ impl Redis {
         &mut self.out
     }
 
+    /// Is there something in `out` that should not wait?
+    pub(super) fn is_due(&self) -> bool {
+        (self.urgent && !self.out.is_empty()) || self.out.len() >= LAZY_MAX
+    }
+
     /// The socket is open: log in, choose the database, and ask for a sign of life.
     pub(super) fn opened(&mut self, now: Now) {
         self.out.clear();
@@ -131,6 +144,7 @@ impl Redis {
             left += 1;
         }
         resp::encode_command(&mut self.out, &[b"PING"]);
+        self.urgent = true;
         self.link = Link::Greeting { left };
         self.opened = now.mono;
     }
@@ -154,6 +168,7 @@ impl Redis {
         effects: &mut VecDeque<Effect>,
     ) -> Result<(), RedisError> {
         let timeout = self.settings.reply_timeout;
+        self.urgent = true;
         match self.link {
             Link::Down { retry_at } if now.mono >= retry_at => {
                 self.link = Link::Connecting;
@@ -180,6 +195,7 @@ impl Redis {
         ttl: &[u8],
     ) {
         self.queue.push_back(Queued { command: Command::Claim(flight), sent: now.mono });
+        self.urgent = true;
         if self.is_ready() {
             let out = &mut self.out;
             resp::begin_command(out, 7);
@@ -194,6 +210,7 @@ impl Redis {
     /// `SET key "" EX ttl`: the state that lets an event be skipped.
     pub(super) fn done(&mut self, now: Now, flight: FlightRef, key: &[u8], ttl: &[u8]) {
         self.queue.push_back(Queued { command: Command::Done(flight), sent: now.mono });
+        self.urgent &= !self.out.is_empty(); // What was urgent has been written.
         if self.is_ready() {
             let out = &mut self.out;
             resp::begin_command(out, 5);
@@ -207,6 +224,7 @@ impl Redis {
     /// `SET dedup:<event_id> seen NX EX ttl`: what the old service looks for.
     pub(super) fn legacy(&mut self, now: Now, flight: FlightRef, key: &[u8], ttl: &[u8]) {
         self.queue.push_back(Queued { command: Command::Legacy(flight), sent: now.mono });
+        self.urgent &= !self.out.is_empty();
         if self.is_ready() {
             let args: [&[u8]; 6] = [b"SET", key, b"seen", b"NX", b"EX", ttl];
             resp::encode_command(&mut self.out, &args);
@@ -268,5 +286,53 @@ fn command_error(text: &[u8]) -> RedisError {
     match words.starts_with("ERR syntax error") {
         true => RedisError::TooOld(words),
         false => RedisError::Refused(words),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLIGHT: FlightRef = FlightRef { slot: 0, generation: 0 };
+    const NOW: Now = Now { mono: 0, wall: 0 };
+
+    fn connected() -> Redis {
+        let settings = RedisSettings {
+            username: None,
+            password: None,
+            database: 0,
+            reply_timeout: 1,
+            backoff: (1, 1),
+        };
+        let mut redis = Redis::new(&settings, 4);
+        redis.opened(NOW);
+        assert!(redis.is_due(), "a greeting does not wait");
+        redis.out().clear();
+        assert!(matches!(redis.next(&mut BytesMut::from("+PONG\r\n")), Ok(Some(Answer::Ready))));
+        redis
+    }
+
+    #[test]
+    fn done_marks_wait_for_a_claim_or_a_tick() {
+        let mut redis = connected();
+        redis.done(NOW, FLIGHT, b"key", b"300");
+        assert!(!redis.is_due(), "nobody waits for a mark");
+        redis.claim(NOW, FLIGHT, b"other", b"me", b"30");
+        assert!(redis.is_due(), "an event waits for its claim");
+        redis.out().clear();
+        redis.done(NOW, FLIGHT, b"key", b"300");
+        assert!(!redis.is_due(), "what was urgent is written");
+        redis.tick(NOW, &mut VecDeque::new()).unwrap();
+        assert!(redis.is_due(), "a tick is the longest wait");
+    }
+
+    #[test]
+    fn many_done_marks_wait_no_longer() {
+        let mut redis = connected();
+        while redis.out().len() < LAZY_MAX {
+            assert!(!redis.is_due());
+            redis.done(NOW, FLIGHT, b"key", b"300");
+        }
+        assert!(redis.is_due());
     }
 }

@@ -6,6 +6,9 @@
 use super::bus::{Answer, Asker, Bus};
 use super::settings::{Settings, StreamPlan};
 use crate::clock::{MS, Now, SEC};
+use crate::domain::cdc::company_token;
+use crate::id::shard_of;
+use crate::wire::nats::jetstream::ServerVersion;
 use crate::wire::nats::subject::Pattern;
 use serde_json::{Value, json};
 
@@ -76,6 +79,20 @@ impl Setup {
     /// Begin, on a new connection.
     pub(super) fn start(&mut self, now: Now, settings: &Settings, bus: &mut Bus) {
         *self = Self::new();
+        let version = &bus.conn.info().version;
+        if settings.cdc.partitions > 1
+            && ServerVersion::parse(version).is_some_and(|server| !server.has_subject_transform())
+        {
+            // An older server would take the configuration and ignore what makes the split.
+            let trouble = format!(
+                "cdc.partitions = {} needs NATS 2.10 or newer, and this server is {version}: \
+                 upgrade it, or set cdc.partitions = 1",
+                settings.cdc.partitions
+            );
+            tracing::error!(%trouble, "nothing is read");
+            self.trouble = Some(trouble);
+            return; // The next connection may be to a newer one.
+        }
         self.send(now, settings, bus);
     }
 
@@ -193,10 +210,14 @@ impl Setup {
         match target {
             Target::Split => {
                 self.facts.workqueue = config["retention"] == "workqueue";
-                if config["sources"].as_array().is_none_or(Vec::is_empty) {
+                let missing = missing_transforms(config, settings);
+                if !missing.is_empty() {
                     return Err(format!(
-                        "stream {name} does not source {}: cdc.partitions > 1 needs NATS 2.10 or newer",
-                        settings.cdc.stream
+                        "stream {name} does not split {} of {} into {} partitions: delete it, and it is \
+                         made anew",
+                        missing.join(", "),
+                        settings.cdc.stream,
+                        settings.cdc.partitions,
                     ));
                 }
             }
@@ -340,21 +361,37 @@ fn stream_config(target: Target, name: &str, halvings: u32, settings: &Settings)
     config
 }
 
-// `cdc.*.*` -> `p.{{partition(4,1)}}.cdc.{{wildcard(1)}}.{{wildcard(2)}}`. The company stands two tokens
-// before the end of a `sequin` subject's table and action, and right behind `cdc`.
+// `cdc.*.*` -> `p.{{partition(4,1)}}.cdc.{{wildcard(1)}}.{{wildcard(2)}}`. Where the company is no wildcard
+// of its own, all goes to one partition, so that its order is kept.
 fn transform(subject: &str, partitions: u16) -> Value {
-    let mut wildcards = 0;
-    let tokens = subject.split('.').map(|token| match token {
-        "*" => {
-            wildcards += 1;
-            format!("{{{{wildcard({wildcards})}}}}")
+    let company = company_token(subject);
+    let (mut wildcards, mut partition) = (0, "0".to_owned());
+    let tokens = subject.split('.').enumerate().map(|(place, token)| {
+        wildcards += u16::from(token == "*");
+        match token {
+            "*" if company == Some(place) => {
+                partition = format!("{{{{partition({partitions},{wildcards})}}}}");
+            }
+            _ if company == Some(place) => {
+                partition = shard_of(token.as_bytes(), partitions).to_string();
+            }
+            _ => {}
         }
-        literal => literal.to_owned(),
+        if token == "*" { format!("{{{{wildcard({wildcards})}}}}") } else { token.to_owned() }
     });
     let tokens: Vec<String> = tokens.collect();
-    let company = if subject.starts_with("sequin.") { 2 } else { 1 };
-    let dest = format!("p.{{{{partition({partitions},{company})}}}}.{}", tokens.join("."));
-    json!({ "src": subject, "dest": dest })
+    json!({ "src": subject, "dest": format!("p.{partition}.{}", tokens.join(".")) })
+}
+
+// Subjects of the source that the splitting stream does not take, or not as we do.
+fn missing_transforms(config: &Value, settings: &Settings) -> Vec<String> {
+    let cdc = &settings.cdc;
+    let sources = config["sources"].as_array().into_iter().flatten();
+    let ours = sources.filter(|source| source["name"] == cdc.stream.as_str());
+    let have: Vec<&Value> =
+        ours.filter_map(|source| source["subject_transforms"].as_array()).flatten().collect();
+    let subjects = cdc.source_stream.subjects.iter();
+    subjects.filter(|s| !have.contains(&&transform(s, cdc.partitions))).cloned().collect()
 }
 
 fn bucket(name: &str, age_max: u64) -> StreamPlan {
@@ -397,6 +434,13 @@ mod tests {
                 "sequin.changes.*.*.*.*",
                 "p.{{partition(4,2)}}.sequin.changes.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}",
             ),
+            (
+                "sequin.db.*.*.*",
+                "p.{{partition(4,1)}}.sequin.db.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}",
+            ),
+            // As the server hashes it: 175 % 4 (the test of `shard_of`).
+            ("cdc.acme.*", "p.3.cdc.acme.{{wildcard(1)}}"),
+            ("cdc.>", "p.0.cdc.>"),
         ] {
             assert_eq!(transform(subject, 4), json!({ "src": subject, "dest": dest }));
         }

@@ -11,7 +11,7 @@ use crate::peers::jetstream::config::Retention;
 use crate::peers::jetstream::store::{Store, Stored};
 use crate::peers::message::header;
 use crate::peers::nats::NatsServer;
-use crate::plan::{CONSUMER, DEAD_LETTERS, OUTPUT, STREAM};
+use crate::plan::{DEAD_LETTERS, OUTPUT, Part, STREAM};
 use crate::source::{Event, Fate};
 
 /// The promises of DESIGN.md section 5, by their numbers there.
@@ -60,8 +60,10 @@ pub(crate) struct Oracle {
     output: Vec<u32>,
     buried: BTreeMap<u64, u32>,
     dead_seen: u64,
-    /// All source messages up to here are known to have their effect.
-    floor: u64,
+    /// What is read; several parts hold the same sequences as the source.
+    pub(crate) parts: Vec<Part>,
+    /// By part: all its messages up to here are known to have their effect.
+    floors: Vec<u64>,
     /// Redis has forgotten what was done, or was never told: a repetition in the source may then take
     /// effect again, in its later place.
     pub(crate) amnesia: bool,
@@ -106,31 +108,45 @@ impl Oracle {
     }
 
     fn look_at_floor(&mut self, nats: &NatsServer) -> Result<(), Broken> {
+        self.floors.resize(self.parts.len(), 0);
         self.look_at_queue(nats)?;
-        let Some(consumer) = nats.jetstream.consumer(STREAM, CONSUMER) else { return Ok(()) };
+        (0..self.parts.len()).try_for_each(|place| self.look_at_part(nats, place))
+    }
+
+    fn look_at_part(&mut self, nats: &NatsServer, place: usize) -> Result<(), Broken> {
+        let Part { stream, consumer, prefix } = &self.parts[place];
+        let js = &nats.jetstream;
+        let (Some(consumer), Some(store)) = (js.consumer(stream, consumer), js.store(stream))
+        else {
+            return Ok(());
+        };
+        let is_of_part = |seq| {
+            let stored = store.get(seq);
+            prefix.is_empty() || stored.is_some_and(|m| m.subject.starts_with(prefix.as_bytes()))
+        };
         let floor = consumer.floor().stream.min(self.fates.len() as u64);
-        while self.floor < floor {
-            self.floor += 1;
-            self.must_have_effect(self.floor)?;
-        }
+        let risen = self.floors[place] + 1..=floor;
+        risen.filter(|seq| is_of_part(*seq)).try_for_each(|seq| self.must_have_effect(seq))?;
         // Explicit acks settle single messages above the floor.
-        for seq in self.floor + 1..=consumer.delivered().stream.min(self.fates.len() as u64) {
-            if consumer.is_done_with(seq, b"") {
-                self.must_have_effect(seq)?;
-            }
-        }
+        let floor = self.floors[place].max(floor);
+        let above = floor + 1..=consumer.delivered().stream.min(self.fates.len() as u64);
+        let subject = [prefix.as_bytes(), b"x"].concat();
+        above
+            .filter(|seq| is_of_part(*seq) && consumer.is_done_with(*seq, &subject))
+            .try_for_each(|seq| self.must_have_effect(seq))?;
+        self.floors[place] = floor;
         Ok(())
     }
 
     // What has left a work queue was acknowledged, whatever its consumer still knows of it.
     fn look_at_queue(&mut self, nats: &NatsServer) -> Result<(), Broken> {
         let Some(queue) = work_queue(nats) else { return Ok(()) };
-        while self.floor + 1 < queue.first_seq().min(self.fates.len() as u64 + 1) {
-            self.floor += 1;
-            self.must_have_effect(self.floor)?;
+        while self.floors[0] + 1 < queue.first_seq().min(self.fates.len() as u64 + 1) {
+            self.floors[0] += 1;
+            self.must_have_effect(self.floors[0])?;
         }
         let mut gone =
-            (self.floor + 1..=self.fates.len() as u64).filter(|s| queue.get(*s).is_none());
+            (self.floors[0] + 1..=self.fates.len() as u64).filter(|s| queue.get(*s).is_none());
         gone.try_for_each(|seq| self.must_have_effect(seq))
     }
 
@@ -220,10 +236,21 @@ impl Oracle {
     /// Whether all the source's messages are acknowledged. For a work queue its being empty says so: the
     /// floor of a consumer made anew stays below what had left the queue before it.
     pub(crate) fn is_settled(&self, nats: &NatsServer) -> bool {
-        let Some(consumer) = nats.jetstream.consumer(STREAM, CONSUMER) else { return false };
         let is_empty = work_queue(nats).is_some_and(|queue| queue.len() == 0);
-        let is_through = is_empty || consumer.floor().stream >= self.fates.len() as u64;
-        is_through && consumer.ack_pending() == 0
+        self.parts.iter().all(|Part { stream, consumer, prefix }| {
+            let (store, js) = (nats.jetstream.store(stream), &nats.jetstream);
+            let Some(consumer) = js.consumer(stream, consumer) else { return false };
+            let is_of_part = |m: &Stored| m.subject.starts_with(prefix.as_bytes());
+            // The floor of a part stops at its own last message.
+            let last = match prefix.is_empty() {
+                true => self.fates.len() as u64,
+                false => store.map_or(0, |s| {
+                    s.iter().filter(|(_, m)| is_of_part(m)).map(|(seq, _)| seq).max().unwrap_or(0)
+                }),
+            };
+            let is_through = is_empty || consumer.floor().stream >= last;
+            is_through && consumer.ack_pending() == 0
+        })
     }
 
     /// All is over: everything has its effect, and each company's last copies are in order.

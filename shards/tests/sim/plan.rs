@@ -15,6 +15,8 @@ use crate::link::Net;
 use crate::peers::Chance;
 use crate::peers::version::Version;
 
+/// Seeds from here on read the source in several partitions, which replicas share.
+pub(crate) const SPLIT: u64 = 1 << 32;
 pub(crate) const STREAM: &str = "cdc_events_stream";
 pub(crate) const CONSUMER: &str = "daisi_cdc";
 pub(crate) const OUTPUT: &str = "wa_stream";
@@ -40,8 +42,45 @@ pub(crate) struct Plan {
     pub(crate) settings: Settings,
 }
 
+/// A partition as the servers see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub(crate) stream: String,
+    pub(crate) consumer: String,
+    /// Begin of its subjects; empty where there is one partition.
+    pub(crate) prefix: String,
+}
+
 impl Plan {
-    pub(crate) fn draw(rng: &mut Rng) -> Self {
+    /// What the partitions are read from.
+    pub(crate) fn parts(&self) -> Vec<Part> {
+        let stream = self.settings.cdc.read_stream();
+        match self.settings.cdc.partitions {
+            1 => vec![Part { stream, consumer: CONSUMER.into(), prefix: String::new() }],
+            count => (0..count)
+                .map(|k| Part {
+                    stream: stream.clone(),
+                    consumer: format!("{CONSUMER}_p{k}"),
+                    prefix: format!("p.{k}."),
+                })
+                .collect(),
+        }
+    }
+
+    /// As `draw`, for a seed of either kind.
+    pub(crate) fn of_seed(seed: u64, rng: &mut Rng) -> Self {
+        let mut plan = Self::draw(rng);
+        if seed >= SPLIT {
+            plan.settings.cdc.partitions = rng.u16(2..=4);
+            plan.replicas = rng.usize(1..=3);
+            plan.companies = rng.u16(2..=8);
+            plan.workqueue = false;
+            plan.version = one_of(rng, &[Version::V2_10, Version::V2_15]);
+        }
+        plan
+    }
+
+    fn draw(rng: &mut Rng) -> Self {
         let shards = rng.u16(1..=3);
         let calm = rng.u8(..8) == 0;
         let workqueue = rng.u8(..5) == 0;

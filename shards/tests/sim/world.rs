@@ -113,7 +113,7 @@ mod turn;
 impl World {
     pub(crate) fn new(seed: u64, with_trace: bool, tally: &mut Tally) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let plan = Plan::draw(&mut rng);
+        let plan = Plan::of_seed(seed, &mut rng);
         let now = Now { mono: SEC, wall: EPOCH_WALL };
         let options = NatsOptions { version: plan.version, ..NatsOptions::default() };
         let mut nats = NatsServer::new(options, rng.fork());
@@ -140,6 +140,7 @@ impl World {
             trace_max: crate::number("DAISI_SIM_TRACE", TRACE_MAX) as usize,
             steps: 0,
         };
+        world.oracle.parts = world.plan.parts();
         // Without a demand for Redis nothing waits for it: events go out unmarked while it is away.
         world.oracle.amnesia = !world.plan.settings.cdc.dedup_required;
         world.create_source();
@@ -223,7 +224,8 @@ impl World {
         let idle = |s: &Shard| s.pipeline.in_flight() == (0, 0);
         let mut settled = self.acts.is_empty()
             && self.oracle.is_settled(&self.nats)
-            && self.replicas.iter().all(|r| r.shards.iter().all(idle));
+            && self.replicas.iter().all(|r| r.shards.iter().all(idle))
+            && (self.plan.parts().len() == 1 || self.has_drain_begun() || self.is_shared_evenly());
         if settled && self.plan.ends_with_drain {
             settled = self.replicas.iter().all(|r| r.shards.is_empty());
             if !settled {
@@ -236,14 +238,33 @@ impl World {
         Ok(settled)
     }
 
+    fn has_drain_begun(&self) -> bool {
+        self.replicas.iter().any(|r| r.draining.is_some() || r.shards.is_empty())
+    }
+
+    // Every partition has a reader, and no replica reads two more than another.
+    fn is_shared_evenly(&self) -> bool {
+        let reads = |shard: &Shard| {
+            shard.pipeline.status().readers.iter().filter(|reader| reader.reading).count()
+        };
+        let counts: Vec<usize> =
+            self.replicas.iter().map(|r| r.shards.iter().map(reads).sum()).collect();
+        let (least, most) = (counts.iter().min(), counts.iter().max());
+        counts.iter().sum::<usize>() == self.plan.parts().len()
+            && least.zip(most).is_some_and(|(least, most)| most - least <= 1)
+    }
+
     fn why_unsettled(&self) -> String {
-        let consumer = self.nats.jetstream.consumer(STREAM, crate::plan::CONSUMER);
-        let floor = consumer.map(|c| (c.floor(), c.delivered(), c.ack_pending(), c.waiting()));
         let mut text = format!(
-            "not settled {} s after the last fault; {} in the source, consumer {floor:?}",
+            "not settled {} s after the last fault; {} in the source",
             SETTLE_MAX / SEC,
             self.oracle.sources()
         );
+        for part in self.plan.parts() {
+            let consumer = self.nats.jetstream.consumer(&part.stream, &part.consumer);
+            let floor = consumer.map(|c| (c.floor(), c.delivered(), c.ack_pending(), c.waiting()));
+            text += &format!("\n  {}: {floor:?}", part.consumer);
+        }
         for (r, replica) in self.replicas.iter().enumerate() {
             for (s, shard) in replica.shards.iter().enumerate() {
                 let (status, held) = (shard.pipeline.status(), shard.pipeline.in_flight());

@@ -3,12 +3,12 @@
 //! stood in for a bad value.
 
 use super::{
-    AckPolicy, CdcPlan, Config, ControlPlan, Cores, Credentials, Duration, Envelope, KEYS,
-    LeasePlan, LogPlan, MetricsPlan, NatsPlan, PathBuf, Plan, Problem, RedisPlan, Secret,
-    ServerAddress, Stage, TlsPlan, Value, keys, rules,
+    AckPolicy, CdcPlan, Config, ControlPlan, Cores, CredentialSource, Credentials, Duration,
+    Envelope, KEYS, LeasePlan, LogPlan, MetricsPlan, NatsPlan, PathBuf, Plan, Problem, RedisPlan,
+    Secret, ServerAddress, Stage, TlsPlan, Value, keys, rules,
 };
 
-use shards::wire::nats::auth::{AuthError, NKeySeed};
+use shards::edge::target::read_secret;
 
 /// Subjects a preset stands for. Source: contract cdc.md §1.1.
 const PRESETS: &[(&str, &str)] =
@@ -17,8 +17,14 @@ const PRESETS: &[(&str, &str)] =
 /// Stages other versions will have: named so that the message can say "not yet".
 const STAGES_PLANNED: &[&str] = &["ingest", "dlq", "capture", "api", "outbox", "push", "mail"];
 
-/// Larger is no secret but a mistaken path.
-const SECRET_BYTES_MAX: u64 = 64 << 10;
+const SECRET_REMEDY: &str = "name a file with the secret that this user may read";
+const SIGNING_REMEDY: &str = "name a file as the tools of NATS write it, that this user may read";
+
+/// A secret as it was given: itself, or where it stands.
+enum Given {
+    Text(Secret),
+    File(PathBuf),
+}
 
 pub(super) struct Reader<'a> {
     config: &'a Config,
@@ -118,10 +124,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn credentials(&mut self) -> Credentials {
+    fn credentials(&mut self) -> CredentialSource {
         let user = self.optional("nats.user");
-        let password = self.secret("nats.password", "nats.password_file");
-        let token = self.secret("nats.token", "nats.token_file");
+        let password = self.given("nats.password", "nats.password_file");
+        let token = self.given("nats.token", "nats.token_file");
         let nkey = self.optional("nats.nkey_seed_file");
         let credentials = self.optional("nats.credentials_file");
         let ways = [user.is_some(), token.is_some(), nkey.is_some(), credentials.is_some()];
@@ -137,31 +143,36 @@ impl<'a> Reader<'a> {
             let what = "user and password belong together".to_owned();
             self.note("nats.user", what, "set both, or a token");
         }
-        match (user, password, token, nkey, credentials) {
-            (Some(user), Some(password), ..) => Credentials::UserPassword { user, password },
-            (_, _, Some(token), ..) => Credentials::Token(token),
-            (_, _, _, Some(file), _) => self.signing("nats.nkey_seed_file", &file, |text| {
-                NKeySeed::parse(text).map(|seed| Credentials::NKey { seed })
-            }),
-            (_, _, _, _, Some(file)) => {
-                self.signing("nats.credentials_file", &file, Credentials::from_creds)
+        let source = match (user, password, token, nkey, credentials) {
+            (Some(user), Some(Given::Text(password)), ..) => {
+                CredentialSource::Fixed(Credentials::UserPassword { user, password })
             }
-            _ => Credentials::None,
-        }
+            (Some(user), Some(Given::File(path)), ..) => {
+                CredentialSource::PasswordFile { user, path }
+            }
+            (_, _, Some(Given::Text(token)), ..) => {
+                CredentialSource::Fixed(Credentials::Token(token))
+            }
+            (_, _, Some(Given::File(path)), ..) => CredentialSource::TokenFile(path),
+            (_, _, _, Some(file), _) => CredentialSource::NKeyFile(file.into()),
+            (_, _, _, _, Some(file)) => CredentialSource::CredsFile(file.into()),
+            _ => CredentialSource::Fixed(Credentials::None),
+        };
+        self.check_file_of(&source);
+        source
     }
 
-    /// Credentials that sign, from a file whose text `parse` understands.
-    fn signing(
-        &mut self,
-        path: &str,
-        file: &str,
-        parse: impl Fn(&str) -> Result<Credentials, AuthError>,
-    ) -> Credentials {
-        let Some(text) = self.read_secret(path, file) else { return Credentials::None };
-        parse(text.expose()).unwrap_or_else(|error| {
-            self.note(path, error.to_string(), "name a file as the tools of NATS write it");
-            Credentials::None
-        })
+    /// The file is read for each connection; here too, so that a typing error shows before the first.
+    fn check_file_of(&mut self, source: &CredentialSource) {
+        let Err(what) = source.load() else { return };
+        let (path, remedy) = match source {
+            CredentialSource::Fixed(_) => return,
+            CredentialSource::PasswordFile { .. } => ("nats.password_file", SECRET_REMEDY),
+            CredentialSource::TokenFile(_) => ("nats.token_file", SECRET_REMEDY),
+            CredentialSource::NKeyFile(_) => ("nats.nkey_seed_file", SIGNING_REMEDY),
+            CredentialSource::CredsFile(_) => ("nats.credentials_file", SIGNING_REMEDY),
+        };
+        self.note(path, what, remedy);
     }
 
     fn tls_identity(&mut self) -> Option<(PathBuf, PathBuf)> {
@@ -462,35 +473,28 @@ impl<'a> Reader<'a> {
         Some(file)
     }
 
-    fn secret(&mut self, path: &str, file_path: &str) -> Option<Secret> {
+    fn given(&mut self, path: &str, file_path: &str) -> Option<Given> {
         match (self.optional(path), self.optional(file_path)) {
             (Some(_), Some(_)) => {
                 let what = format!("{file_path} is set too");
                 self.note(path, what, "keep one of the two");
                 None
             }
-            (Some(text), None) => Some(Secret::new(text)),
-            (None, Some(file)) => self.read_secret(file_path, &file),
+            (Some(text), None) => Some(Given::Text(Secret::new(text))),
+            (None, Some(file)) => Some(Given::File(file.into())),
             (None, None) => None,
         }
     }
 
-    fn read_secret(&mut self, path: &str, file: &str) -> Option<Secret> {
-        let what = match read_small(file) {
-            Ok(text) if !text.is_empty() => return Some(Secret::new(text)),
-            Ok(_) => "the file is empty".to_owned(),
-            Err(error) => format!("cannot be read: {error}"),
+    /// A secret that is read once.
+    fn secret(&mut self, path: &str, file_path: &str) -> Option<Secret> {
+        let file = match self.given(path, file_path)? {
+            Given::Text(secret) => return Some(secret),
+            Given::File(file) => file,
         };
-        self.note(path, what, "name a file with the secret that this user may read");
-        None
+        let secret = read_secret(&file);
+        secret.map_err(|what| self.note(file_path, what, SECRET_REMEDY)).ok()
     }
-}
-
-fn read_small(file: &str) -> std::io::Result<String> {
-    use std::io::Read;
-    let mut text = String::new();
-    std::fs::File::open(file)?.take(SECRET_BYTES_MAX).read_to_string(&mut text)?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 fn resolve_preset(subject: String) -> String {

@@ -107,8 +107,8 @@ fn presets_and_addresses_are_resolved() {
     assert_eq!((server.host.as_str(), server.port, server.tls), ("h", 1, true));
     assert_eq!(server.password.as_ref().map(Secret::expose), Some("p@w"));
     assert_eq!(plan.nats.servers[1].host, "::1");
-    let token = plan.nats.servers[1].credentials(&plan.nats.credentials);
-    assert!(matches!(token, Credentials::Token(token) if token.expose() == "tok"));
+    let token = plan.nats.servers[1].credentials(&plan.nats.credentials).load();
+    assert!(matches!(token, Ok(Credentials::Token(token)) if token.expose() == "tok"));
     assert_eq!((plan.redis.database, plan.redis.server.tls), (3, true));
     assert_eq!(plan.redis.server.user, None);
 }
@@ -120,11 +120,20 @@ fn secrets_come_from_files_and_never_show() {
     std::fs::write(&file, "hunter2\n").expect("the file is written");
     let toml = format!("nats.token_file = {:?}", file.display().to_string());
     let plan = resolve(&toml, 2).expect("a plan");
-    assert!(
-        matches!(&plan.nats.credentials, Credentials::Token(token) if token.expose() == "hunter2")
-    );
+    let token = |plan: &Plan| match plan.nats.credentials.load() {
+        Ok(Credentials::Token(token)) => token.expose().to_owned(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(token(&plan), "hunter2");
     assert!(!format!("{plan:?}").contains("hunter2"));
+    std::fs::write(&file, "rotated\n").expect("the file is written again");
+    assert_eq!(token(&plan), "rotated", "the same plan reads the file anew");
     assert_eq!(problems("nats.token_file = \"/nonexistent\""), ["nats.token_file"]);
+    let empty = dir.path().join("empty");
+    std::fs::write(&empty, "\n").expect("the file is written");
+    for key in ["nats.token_file", "redis.password_file"] {
+        assert_eq!(problems(&format!("{key} = {:?}", empty.display().to_string())), [key]);
+    }
     let seed = format!("nats.nkey_seed_file = {:?}", file.display().to_string());
     assert_eq!(problems(&seed), ["nats.nkey_seed_file"], "a password is no seed");
     let text = resolve("redis.url = \"http://:hunter2@h\"", 2).expect_err("a scheme").to_string();

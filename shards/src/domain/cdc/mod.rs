@@ -38,5 +38,5 @@ pub use reject::{Reason, Rejection};
 pub use rules::{CdcRules, CdcSettings, EnvelopeRule, RulesError, Table};
 pub use sink::Sink;
 pub use stamp::{rfc3339_micros, rfc3339_nanos, rfc3339_seconds};
-pub use subject::{SubjectShape, company_hint};
+pub use subject::{SubjectShape, company_hint, company_token};
 pub use token::{COMPANY_BYTES_MAX, TOKEN_BYTES_MAX, is_agent, is_chat, is_company};

@@ -80,9 +80,37 @@ pub fn company_hint(subject: &[u8]) -> Option<&[u8]> {
     })
 }
 
+/// Which token of the subjects that `pattern` stands for names the company, or the schema; `None` where that
+/// is not one token of it.
+pub fn company_token(pattern: &str) -> Option<usize> {
+    let tokens: Vec<&str> = pattern.split('.').collect();
+    let place = match *tokens.as_slice() {
+        ["cdc", _, _] => 1,
+        ["sequin", "changes", _, _, _, _] => 3,
+        ["sequin", _, _, _, _] => 2,
+        _ => return None,
+    };
+    (tokens[place] != ">").then_some(place)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_company_of_a_pattern_is_a_token_of_its_own() {
+        for (pattern, place) in [
+            ("cdc.*.*", Some(1)),
+            ("cdc.ACME.>", Some(1)),
+            ("cdc.>", None),
+            ("sequin.*.*.*.*", Some(2)),
+            ("sequin.db.*.messages.*", Some(2)),
+            ("sequin.changes.*.*.*.*", Some(3)),
+            ("other.*.*", None),
+        ] {
+            assert_eq!(company_token(pattern), place, "{pattern}");
+        }
+    }
 
     #[test]
     fn routing_key_is_the_company_or_the_schema() {

@@ -78,7 +78,7 @@ pub enum ConnEvent {
     Ready,
     /// A message on one of our subscriptions.
     Msg(Msg),
-    /// Our last PING (from `barrier`) was answered: the server has parsed all we sent before.
+    /// The oldest PING without answer has one: the server has parsed all we sent before it.
     Barrier,
     /// The server is about to leave; move to another one.
     LameDuck,
@@ -108,7 +108,7 @@ pub struct Conn {
     ping_next: u64,
     tls: bool,
     lame: bool,
-    barriers: u32,
+    pongs_owed: u32,
 }
 
 impl Conn {
@@ -127,7 +127,7 @@ impl Conn {
             ping_next: 0,
             tls: false,
             lame: false,
-            barriers: 0,
+            pongs_owed: 0,
         }
     }
 
@@ -138,7 +138,7 @@ impl Conn {
         self.out.clear();
         self.info = Info::default();
         (self.opened, self.heard) = (now.mono, now.mono);
-        (self.pings_open, self.barriers) = (0, 0);
+        (self.pings_open, self.pongs_owed) = (0, 0);
         self.ping_next = now.mono + self.settings.ping_interval;
         (self.tls, self.lame) = (self.settings.tls_first, false);
         self.state = if self.tls { State::AwaitTls } else { State::AwaitInfo };
@@ -233,10 +233,16 @@ impl Conn {
         self.lame
     }
 
-    /// Ask the server to tell, by [`ConnEvent::Barrier`], when it has parsed everything so far.
-    pub fn barrier(&mut self) {
+    /// Ask the server to tell when it has parsed everything so far: by as many [`ConnEvent::Barrier`]s
+    /// from now on as this returns, because those asked for before, and the keep-alive's, come first.
+    pub fn barrier(&mut self) -> u32 {
+        self.ping();
+        self.pongs_owed
+    }
+
+    fn ping(&mut self) {
         encode::encode_ping(&mut self.out);
-        self.barriers += 1;
+        self.pongs_owed += 1;
     }
 
     fn on_pong(&mut self) -> Option<ConnEvent> {
@@ -245,11 +251,9 @@ impl Conn {
             self.state = State::Ready;
             return Some(ConnEvent::Ready);
         }
-        if self.barriers > 0 {
-            self.barriers -= 1;
-            return Some(ConnEvent::Barrier);
-        }
-        None
+        // A PONG that nobody asked for opens no barrier.
+        self.pongs_owed = self.pongs_owed.checked_sub(1)?;
+        Some(ConnEvent::Barrier)
     }
 
     fn on_info(&mut self, json: &Bytes) -> Result<Option<ConnEvent>, ConnError> {
@@ -306,7 +310,7 @@ impl Conn {
         if self.pings_open >= PINGS_UNANSWERED_MAX {
             return Err(ConnError::Silent);
         }
-        encode::encode_ping(&mut self.out);
+        self.ping();
         self.pings_open += 1;
         self.ping_next = now.mono + self.settings.ping_interval;
         Ok(())

@@ -7,6 +7,7 @@ pub(crate) mod consumer;
 pub(crate) mod error;
 pub(crate) mod faults;
 pub(crate) mod request;
+pub(crate) mod sources;
 pub(crate) mod store;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -96,10 +97,39 @@ impl JetStream {
         if self.faults.publish_lost.hit(&mut self.rng) {
             return true;
         }
+        let last_seq = |js: &Self| js.store(&name).map_or(0, Store::last_seq);
+        let before = last_seq(self);
         let outcome = self.store_message(now, &name, message);
+        let is_new = last_seq(self) > before; // Some refusals come after the storing.
         self.answer_publish(&name, message, outcome);
         self.deliver_all(now, &name, interest);
+        if is_new {
+            for sourcing in self.sourcing(&name) {
+                self.copy(now, (&name, &sourcing), message);
+                self.deliver_all(now, &sourcing, interest);
+            }
+        }
         true
+    }
+
+    // Streams that copy from `name`.
+    fn sourcing(&self, name: &str) -> Vec<String> {
+        let copies = |s: &&Stream| s.store.config.sources.iter().any(|source| source.name == name);
+        self.streams.values().filter(copies).map(|s| s.store.config.name.clone()).collect()
+    }
+
+    fn copy(&mut self, now: Now, (from, to): (&str, &str), message: &Publish) {
+        let version = self.version;
+        let Some(stream) = self.streams.get_mut(to) else { return };
+        let sources = stream.store.config.sources.iter().filter(|source| source.name == from);
+        let subjects: Vec<Bytes> =
+            sources.filter_map(|source| source.subject_of(&message.subject)).collect();
+        for subject in subjects {
+            let copy = Publish { subject, reply: None, ..message.clone() };
+            if stream.store.publish(now, &copy, version).is_ok_and(|accepted| !accepted.duplicate) {
+                stream.consumers.values_mut().for_each(|c| c.note_stored(&copy.subject));
+            }
+        }
     }
 
     fn store_message(

@@ -186,7 +186,7 @@ impl World {
             note!(self, "{r}/{s} nats < {}", shown(pipeline.nats_out()));
             socket.up.push(now, pipeline.nats_out(), net, &mut self.rng);
         }
-        if let Some(socket) = redis.socket().filter(|_| !pipeline.redis_out().is_empty()) {
+        if let Some(socket) = redis.socket().filter(|_| pipeline.redis_is_due()) {
             note!(self, "{r}/{s} redis < {}", shown(pipeline.redis_out()));
             socket.up.push(now, pipeline.redis_out(), net, &mut self.rng);
         }
@@ -195,16 +195,23 @@ impl World {
     fn check_bounds(&self, r: usize, s: usize) -> Result<(), Broken> {
         let pipeline = &self.replicas[r].shards[s].pipeline;
         let (_, read) = pipeline.in_flight();
-        let max = self.plan.settings.cdc.in_flight_max as usize;
+        let readers = pipeline.status().readers.len();
+        let max = self.plan.settings.cdc.in_flight_max as usize * readers.max(1);
         if read > max {
             return broken(
                 Promise::Bounded,
                 format!("{r}/{s} holds {read} events of at most {max}"),
             );
         }
-        // Beyond the window: what is sent again for each company, dead letters, a lease, a position.
+        let stray = pipeline.status().readers.into_iter().find(|r| r.reading && !r.leased);
+        if let Some(reader) = stray {
+            let text = format!("{r}/{s} reads partition {} without its lease", reader.partition);
+            return broken(Promise::Order, text);
+        }
+        // Beyond the window: what is sent again for each company, dead letters, a lease and a position a
+        // reader, and that we are here.
         let open = pipeline.publishes_open();
-        let beside = usize::from(self.plan.companies) + max + 2;
+        let beside = usize::from(self.plan.companies) + max + 2 * readers.max(1) + 1;
         let window = self.plan.settings.cdc.publish_window as usize;
         if open > window + beside {
             return broken(

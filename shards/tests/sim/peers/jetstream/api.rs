@@ -131,10 +131,22 @@ impl JetStream {
             let store = Store::new(config, now);
             let stream = Stream { store, consumers: Default::default() };
             self.streams.insert(name.to_owned(), stream);
+            self.copy_what_there_is(now, name);
         }
         let mut reply = stream_fields(self.stream(name)?);
         reply.insert("did_create".into(), true.into());
         Ok(reply)
+    }
+
+    fn copy_what_there_is(&mut self, now: Now, name: &str) {
+        let Ok(stream) = self.stream(name) else { return };
+        let sources: Vec<String> =
+            stream.store.config.sources.iter().map(|source| source.name.clone()).collect();
+        for source in sources {
+            let Ok(from) = self.stream(&source) else { continue };
+            let stored: Vec<Publish> = from.store.iter().map(|(_, m)| as_published(m)).collect();
+            stored.iter().for_each(|message| self.copy(now, (&source, name), message));
+        }
     }
 
     fn stream_update(&mut self, now: Now, name: &str, body: &[u8]) -> Reply {
@@ -520,6 +532,11 @@ fn page(names: Vec<String>, offset: usize, key: &str) -> Map<String, Value> {
     let listed: Vec<String> = names.into_iter().skip(offset).take(NAMES_PAGE).collect();
     let listed = if listed.is_empty() { Value::Null } else { json!(listed) };
     fields(json!({"total": total, "offset": offset, "limit": NAMES_PAGE, (key): listed}))
+}
+
+fn as_published(stored: &Stored) -> Publish {
+    let Stored { subject, headers, payload, .. } = stored.clone();
+    Publish { subject, reply: None, headers, payload }
 }
 
 fn stream_fields(stream: &Stream) -> Map<String, Value> {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
+use super::sources::StreamSource;
 use crate::peers::version::Version;
 use shards::clock::SEC;
 
@@ -104,6 +105,8 @@ pub(crate) struct StreamConfig {
     pub(crate) discard_new_per_subject: bool,
     #[serde(skip_serializing_if = "is_false")]
     pub(crate) allow_msg_ttl: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sources: Vec<StreamSource>,
     /// Fields without effect here (`metadata`, `placement`, ...), returned as given.
     #[serde(flatten)]
     pub(crate) other: Map<String, Value>,
@@ -162,7 +165,7 @@ const STREAM_INERT: &[(&str, u16)] = &[
 ];
 /// Streams' fields with effects that are not modelled: a test that sets one must not pass by luck.
 const STREAM_UNMODELLED: &[&str] =
-    &["sources", "mirror", "republish", "subject_transform", "first_seq", "persist_mode"];
+    &["mirror", "republish", "subject_transform", "first_seq", "persist_mode"];
 const CONSUMER_INERT: &[(&str, u16)] = &[
     ("description", 2),
     ("replay_policy", 2),
@@ -191,7 +194,10 @@ impl StreamConfig {
             serde_json::from_slice(body).map_err(|_| ApiError::invalid_json())?;
         let effects = (STREAM_INERT, STREAM_UNMODELLED);
         config.other = admit_fields(config.other, effects, version)?;
-        config.complete();
+        config.complete(version);
+        if config.sources.iter().any(|source| !source.other.is_empty()) {
+            return Err(ApiError::new(500, 10052, "not modelled by this peer: a source's options"));
+        }
         if config.max_age > 0 && config.duplicate_window > config.max_age {
             let text = "duplicates window can not be larger then max age";
             return Err(ApiError::new(500, 10052, text));
@@ -199,7 +205,8 @@ impl StreamConfig {
         Ok(config)
     }
 
-    fn complete(&mut self) {
+    fn complete(&mut self, version: Version) {
+        self.sources.iter_mut().for_each(|source| source.complete(version));
         for limit in [
             &mut self.max_consumers,
             &mut self.max_msgs,
@@ -218,7 +225,7 @@ impl StreamConfig {
             self.duplicate_window =
                 if self.max_age == 0 { window } else { window.min(self.max_age) };
         }
-        if self.subjects.is_empty() {
+        if self.subjects.is_empty() && self.sources.is_empty() {
             self.subjects = vec![self.name.clone()];
         }
     }

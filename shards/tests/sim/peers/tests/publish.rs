@@ -148,9 +148,13 @@ fn unknown_field_is_an_error_from_2_12_and_dropped_before() {
 
 #[test]
 fn what_is_not_modelled_is_refused_aloud() {
-    let config = r#"{"name":"S","sources":[{"name":"T"}]}"#;
-    let text = Lab::new(Version::V2_10).api("STREAM.CREATE.S", config)["error"].to_string();
-    assert!(text.contains("not modelled by this peer: sources"), "{text}");
+    for (field, config) in [
+        ("mirror", r#"{"name":"S","mirror":{"name":"T"}}"#),
+        ("a source's options", r#"{"name":"S","sources":[{"name":"T","opt_start_seq":3}]}"#),
+    ] {
+        let text = Lab::new(Version::V2_10).api("STREAM.CREATE.S", config)["error"].to_string();
+        assert!(text.contains(&format!("not modelled by this peer: {field}")), "{text}");
+    }
 }
 
 #[test]
