@@ -11,10 +11,22 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a shard may work before the executor looks at its other queues.
-pub const PREEMPT: Duration = Duration::from_millis(1);
+/// When glommio's timer asks a task to make room for others: never, because a shard is one task. Were it to
+/// fire between the moment it is set and the moment that task gets its turn (the thread lost its core in
+/// between), glommio 0.9 would take a task that may run for none, and sleep: for ever, if all that could wake
+/// it had come already (glommio/glommio#53).
+const PREEMPT: Duration = Duration::from_secs(24 * 3600);
 /// Memory that glommio registers per shard for direct IO, which daisi does not use.
-pub const IO_MEMORY: usize = 64 * 1024;
+const IO_MEMORY: usize = 64 * 1024;
+
+/// An executor for one task that runs for ever, on `core` if it is to be pinned.
+#[must_use]
+pub fn executor(name: &str, core: Option<usize>) -> LocalExecutorBuilder {
+    LocalExecutorBuilder::new(core.map_or(Placement::Unbound, Placement::Fixed))
+        .name(name)
+        .preempt_timer(PREEMPT)
+        .io_memory(IO_MEMORY)
+}
 
 /// Why the shards cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -108,17 +120,13 @@ impl Pool {
                 figures: Arc::clone(&figures),
             };
             let obituary = Obituary(shard, notice_tx.clone());
-            let thread =
-                LocalExecutorBuilder::new(core.map_or(Placement::Unbound, Placement::Fixed))
-                    .name(&format!("shard-{shard}"))
-                    .preempt_timer(PREEMPT)
-                    .io_memory(IO_MEMORY)
-                    .spin_before_park(plan.spin)
-                    .spawn(move || async move {
-                        let _obituary = obituary;
-                        Shard::new(plan, ports, end.listen()).run().await;
-                    })
-                    .map_err(|error| PoolError::Spawn { shard, core, reason: error.to_string() })?;
+            let thread = executor(&format!("shard-{shard}"), core)
+                .spin_before_park(plan.spin)
+                .spawn(move || async move {
+                    let _obituary = obituary;
+                    Shard::new(plan, ports, end.listen()).run().await;
+                })
+                .map_err(|error| PoolError::Spawn { shard, core, reason: error.to_string() })?;
             members.push(Member { shard, core, figures, commands, bell, thread: Some(thread) });
         }
         Ok(Self { members, notices })
@@ -147,5 +155,67 @@ impl Pool {
             })?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use glommio::timer::Timer;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+    use std::thread::{available_parallelism, scope, sleep};
+    use std::time::Instant;
+
+    /// Turns of the task. With a pre-emption timer of a millisecond it slept within a few thousand.
+    const TURNS: u64 = 30_000;
+    /// Longer than any machine keeps a thread from its core.
+    const STALL: Duration = Duration::from_secs(3);
+
+    #[test]
+    fn a_task_that_may_run_does_run_however_busy_the_cores_are() {
+        let (turns, is_over) = (Arc::new(AtomicU64::new(0)), AtomicBool::new(false));
+        let count = Arc::clone(&turns);
+        scope(|scope| {
+            for _ in 0..3 * available_parallelism().unwrap().get() {
+                scope.spawn(|| {
+                    while !is_over.load(Relaxed) {
+                        std::hint::spin_loop()
+                    }
+                });
+            }
+            // So short a time that it turns often: each turn is a chance to be lost.
+            let turning = executor("busy", core()).spawn(move || async move {
+                while count.fetch_add(1, Relaxed) < TURNS {
+                    Timer::new(Duration::from_micros(50)).await;
+                }
+            });
+            let stalled = turn_stalls(&turns);
+            is_over.store(true, Relaxed);
+            assert_eq!(stalled, None, "turns after which it slept for {STALL:?}");
+            turning.unwrap().join().unwrap();
+        });
+    }
+
+    // The first that we may use. Unpinned, a thread would flee from the load.
+    fn core() -> Option<usize> {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+        list.trim().split(['-', ',']).next()?.parse().ok()
+    }
+
+    // Turns done when the next one did not come; `None` when all came.
+    fn turn_stalls(turns: &AtomicU64) -> Option<u64> {
+        let (mut seen, mut since) = (0, Instant::now());
+        while seen < TURNS {
+            sleep(Duration::from_millis(10));
+            let now = turns.load(Relaxed);
+            if now > seen {
+                (seen, since) = (now, Instant::now());
+            }
+            if since.elapsed() > STALL {
+                return Some(seen);
+            }
+        }
+        None
     }
 }

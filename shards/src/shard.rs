@@ -28,8 +28,8 @@ use std::time::Duration;
 
 /// Largest read: what a busy server has ready at once.
 pub const READ_MAX: usize = 256 * 1024;
-/// Turns without a pause for the executor while sockets always have more.
-pub const TURNS_MAX: u32 = 16;
+/// Turns in a row, while there always is something, after which the ring is looked at.
+const TURNS_MAX: u32 = 16;
 /// How often the control thread is told how we are.
 const STATUS_EVERY: u64 = 100 * MS;
 /// Panics at one event after which it is no longer looked at.
@@ -137,6 +137,10 @@ pub struct Shard {
     backlog: Vec<VecDeque<Mail>>,
     panics: HashMap<(PartitionId, u64), u32>,
     status_at: u64,
+    /// Turns since the executor last looked at its ring.
+    turns: u32,
+    /// The bell was heard, and the letters are not taken yet.
+    rung: bool,
     stop: bool,
 }
 
@@ -171,13 +175,14 @@ impl Shard {
             backlog,
             panics: HashMap::new(),
             status_at: 0,
+            turns: 0,
+            rung: false,
             stop: false,
         }
     }
 
     /// Turn until told to stop.
     pub async fn run(mut self) {
-        let mut turns = 0;
         while !self.stop {
             let turn = poll_fn(|cx| self.poll_turn(cx)).await;
             let now = self.clock.now();
@@ -187,10 +192,12 @@ impl Shard {
             }
             self.perform(now);
             self.ports.figures.turns.inc();
-            turns += 1;
-            if turns % TURNS_MAX == 0 {
-                // A socket that always has more never yields; the ring must be looked at too.
-                glommio::executor().yield_task_queue_now().await;
+            if self.turns >= TURNS_MAX {
+                // A socket that always has more never waits, and what the ring knows of the other one
+                // and of the bell would not be seen.
+                self.turns = 0;
+                self.ears.look_at_ring(self.ports.post.bell(self.plan.settings.shard)).await;
+                self.rung = true;
             }
         }
     }
@@ -204,12 +211,17 @@ impl Shard {
         let redis_out = pipeline.redis_is_due().then(|| pipeline.redis_out());
         turn.redis = poll_socket(redis, cx, scratch, redis_inbox, redis_out);
         turn.more = had_output && pipeline.nats_out().is_empty() && pipeline.has_more();
-        turn.mail = self.ears.poll_rung(cx).is_ready();
+        turn.mail = std::mem::take(&mut self.rung) | self.ears.poll_rung(cx).is_ready();
         if Pin::new(&mut self.timer).poll(cx).is_ready() {
             self.timer = Timer::new(Duration::from_nanos(TICK));
             turn.tick = true;
         }
-        if turn.is_empty() { Poll::Pending } else { Poll::Ready(turn) }
+        if turn.is_empty() {
+            self.turns = 0;
+            return Poll::Pending;
+        }
+        self.turns += 1;
+        Poll::Ready(turn)
     }
 
     fn handle(&mut self, now: Now, turn: Turn) {

@@ -213,12 +213,27 @@ impl Daisi {
     fn log_tail(&self) -> String {
         tail(&self.log())
     }
+
+    // What tells a stall apart from a slow machine: the pages, the counters that count, the log.
+    fn condition(&self) -> String {
+        let page = |path| match self.try_get(path) {
+            Ok((status, body)) => format!("{path}: {status} {body}"),
+            Err(error) => format!("{path}: {error}"),
+        };
+        let metrics = page("/metrics");
+        let counts = metrics.lines().filter(|line| {
+            let is_bucket = line.contains("_bucket{");
+            !(line.starts_with('#') || line.ends_with(" 0") || is_bucket)
+        });
+        let counts: Vec<&str> = counts.collect();
+        [page("/ready"), page("/shards"), counts.join("\n"), self.log_tail()].join("\n")
+    }
 }
 
 impl Drop for Daisi {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("log of daisi {}:\n{}", self.child.id(), self.log_tail());
+            eprintln!("daisi {}, when its test had failed:\n{}", self.child.id(), self.condition());
         }
         self.kill9();
     }

@@ -4,6 +4,8 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::daisi::{Daisi, READY_MAX};
 use crate::traffic::{Traffic, mixed};
 use crate::world::{OUTPUT, SHORT_LEASE, SOON, Server, World, eventually, say};
@@ -51,11 +53,16 @@ fn a_clean_stop_hands_over_at_once(server: Server) {
     let world = World::new(server);
     let (mut first, second, traffic) = pair(&world, 41);
     let asked = Instant::now();
-    let status = first.term(Duration::from_secs(10));
-    assert_eq!(status.code(), Some(0), "{}", first.log());
-    eventually("the standby reads", Duration::from_secs(2), || second.is_reading());
+    // Its end is the kernel's affair, and on a busy machine takes longer than the hand-over does.
+    first.signal(Signal::TERM);
+    eventually("the standby reads", SOON, || second.is_reading());
     let took = asked.elapsed();
-    say(&format!("hand-over on {server:?}: {took:.2?} after SIGTERM"));
+    let status = first.exit(SOON);
+    say(&format!(
+        "hand-over on {server:?}: {took:.2?} after SIGTERM, {:.2?} to its end",
+        asked.elapsed()
+    ));
+    assert_eq!(status.code(), Some(0), "{}", first.log());
     assert!(took < Duration::from_secs(2), "{took:?}");
     traffic.clean();
 }

@@ -6,15 +6,14 @@
 mod relay;
 
 use clap::Parser;
-use glommio::{LocalExecutorBuilder, Placement};
 use relay::{Relay, RelayError, Settings};
 use shards::edge::Clock;
 use shards::edge::inbox::Inbox;
 use shards::edge::link::Link;
 use shards::edge::target::Address;
 use shards::pipeline::TICK;
-use shards::pool::{IO_MEMORY, PREEMPT};
-use shards::shard::{READ_MAX, TURNS_MAX};
+use shards::pool::executor;
+use shards::shard::READ_MAX;
 use std::future::Future as _;
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -59,12 +58,8 @@ fn main() -> ExitCode {
     };
     let settings =
         Settings { stream: args.stream, in_flight_max: args.in_flight, window: args.window };
-    let placement = args.core.map_or(Placement::Unbound, Placement::Fixed);
-    let thread = LocalExecutorBuilder::new(placement)
-        .name("relay")
-        .preempt_timer(PREEMPT)
-        .io_memory(IO_MEMORY)
-        .spawn(move || async move { run(&address, settings).await });
+    let relay = move || async move { run(&address, settings).await };
+    let thread = executor("relay", args.core).spawn(relay);
     let outcome = thread.and_then(glommio::ExecutorJoinHandle::join);
     match outcome {
         Ok(Ok(())) => ExitCode::SUCCESS,
@@ -88,7 +83,6 @@ async fn run(address: &Address, settings: Settings) -> Result<(), RelayError> {
         scratch: vec![0; READ_MAX].into_boxed_slice(),
         timer: tick(),
     };
-    let mut turns = 0_u32;
     loop {
         let turn = poll_fn(|cx| edge.poll_turn(cx)).await?;
         let now = clock.now();
@@ -99,10 +93,6 @@ async fn run(address: &Address, settings: Settings) -> Result<(), RelayError> {
             edge.relay.tick(now)?;
         }
         edge.relay.flush(now)?;
-        turns = turns.wrapping_add(1);
-        if turns.is_multiple_of(TURNS_MAX) {
-            glommio::executor().yield_task_queue_now().await;
-        }
     }
 }
 
