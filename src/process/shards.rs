@@ -8,7 +8,8 @@ use ::shards::domain::cdc::{CdcRules, CdcSettings as RuleSettings, EnvelopeRule}
 use ::shards::edge::target::{Address, NatsTarget, RedisTarget};
 use ::shards::id::ShardId;
 use ::shards::pipeline::{
-    AckChoice, CdcSettings, LeaseSettings, NatsSettings, RedisSettings, Settings, StreamPlan,
+    AckChoice, CdcSettings, LeaseSettings, NatsSettings, RedisSettings, Settings, SourceSettings,
+    StreamPlan,
 };
 use ::shards::shard::ShardPlan;
 use ::shards::wire::nats::DecodeLimits;
@@ -110,24 +111,29 @@ fn cdc_settings(plan: &Plan) -> Result<CdcSettings, String> {
         enabled: plan.stages.contains(&Stage::Cdc),
         rules: rules(cdc)?,
         companies: plan.companies.clone(),
-        stream: cdc.stream.clone(),
-        source_stream: stream(
-            &cdc.stream,
-            cdc.subjects.clone(),
-            cdc.stream_max_age,
-            Some(cdc.stream_bytes_max),
-            DUPLICATE_WINDOW,
-        ),
-        extend_stream: cdc.extend_stream,
-        consumer: cdc.consumer.clone(),
-        partitions: cdc.partitions,
-        ack: match cdc.ack_policy {
-            AckPolicy::Auto => AckChoice::Auto,
-            AckPolicy::All => AckChoice::All,
-            AckPolicy::Explicit => AckChoice::Explicit,
+        source: SourceSettings {
+            table: "cdc",
+            stream: cdc.stream.clone(),
+            plan: stream(
+                &cdc.stream,
+                cdc.subjects.clone(),
+                cdc.stream_max_age,
+                Some(cdc.stream_bytes_max),
+                DUPLICATE_WINDOW,
+            ),
+            extend: cdc.extend_stream,
+            consumer: cdc.consumer.clone(),
+            partitions: cdc.partitions,
+            ack: match cdc.ack_policy {
+                AckPolicy::Auto => AckChoice::Auto,
+                AckPolicy::All => AckChoice::All,
+                AckPolicy::Explicit => AckChoice::Explicit,
+            },
+            ack_wait: ns(cdc.ack_wait),
+            max_ack_pending: count(cdc.max_ack_pending),
+            in_flight_max: count(cdc.max_in_flight),
+            in_flight_bytes_max: cdc.in_flight_bytes_max as u64,
         },
-        ack_wait: ns(cdc.ack_wait),
-        max_ack_pending: count(cdc.max_ack_pending),
         output_prefixes: cdc.output_prefixes.clone(),
         output_stream: stream(
             &cdc.output_stream,
@@ -136,8 +142,6 @@ fn cdc_settings(plan: &Plan) -> Result<CdcSettings, String> {
             Some(cdc.output_bytes_max),
             cdc.output_duplicate_window,
         ),
-        in_flight_max: count(cdc.max_in_flight),
-        in_flight_bytes_max: cdc.in_flight_bytes_max as u64,
         publish_window: count(cdc.publish_window),
         publish_timeout: ns(cdc.publish_timeout),
         publish_attempts_max: cdc.retry_attempts,

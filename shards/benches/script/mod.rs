@@ -11,7 +11,7 @@ use shards::id::{Epoch, ShardId};
 use shards::metrics::ShardFigures;
 use shards::pipeline::{
     AckChoice, CdcSettings, Effect, Input, LeaseSettings, NatsSettings, Pipeline, Quarantine,
-    RedisSettings, Settings, StreamPlan, tail_number,
+    RedisSettings, Settings, SourceSettings, StreamPlan, tail_number,
 };
 use shards::wire::Step;
 use shards::wire::nats::auth::Credentials;
@@ -313,18 +313,21 @@ fn cdc_settings(window: u32) -> CdcSettings {
         count_unhandled: false,
         rules: CdcRules::compile(&RuleSettings::default()).expect("defaults compile"),
         companies: Vec::new(),
-        stream: "cdc_events_stream".to_owned(),
-        source_stream: stream("cdc_events_stream", "cdc.*.*"),
-        extend_stream: false,
-        consumer: "cdc_consumers".to_owned(),
-        partitions: 1,
-        ack: AckChoice::Auto,
-        ack_wait: 30 * SEC,
-        max_ack_pending: 5000,
+        source: SourceSettings {
+            table: "cdc",
+            stream: "cdc_events_stream".to_owned(),
+            plan: stream("cdc_events_stream", "cdc.*.*"),
+            extend: false,
+            consumer: "cdc_consumers".to_owned(),
+            partitions: 1,
+            ack: AckChoice::Auto,
+            ack_wait: 30 * SEC,
+            max_ack_pending: 5000,
+            in_flight_max: 4096,
+            in_flight_bytes_max: 32 << 20,
+        },
         output_prefixes: vec!["wa".to_owned()],
         output_stream: stream("wa_stream", "wa.>"),
-        in_flight_max: 4096,
-        in_flight_bytes_max: 32 << 20,
         publish_window: 1024,
         publish_timeout: 5 * SEC,
         publish_attempts_max: 5,

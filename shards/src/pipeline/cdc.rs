@@ -102,7 +102,7 @@ pub(super) struct Stage {
 impl Stage {
     pub(super) fn new(settings: &Settings, rng: &mut fastrand::Rng) -> Self {
         let cdc = &settings.cdc;
-        let capacity = 2 * cdc.in_flight_max as usize;
+        let capacity = 2 * cdc.source.in_flight_max as usize;
         Self {
             flights: Flights::with_capacity(capacity),
             tenants: TenantTable::new(cdc.companies_max),

@@ -25,7 +25,8 @@ pub use effect::Effect;
 pub use mail::{Mail, Parcel};
 pub use pubacks::PubAcks;
 pub use settings::{
-    AckChoice, CdcSettings, LeaseSettings, NatsSettings, RedisSettings, Settings, StreamPlan,
+    AckChoice, CdcSettings, LeaseSettings, NatsSettings, RedisSettings, Settings, SourceSettings,
+    StreamPlan,
 };
 pub use tenant::Books;
 
@@ -139,19 +140,29 @@ impl Pipeline {
         quarantine: Quarantine,
     ) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let capacity = 2 * settings.cdc.in_flight_max as usize;
+        let sources = settings.sources();
+        let capacity: u32 = sources.iter().map(|source| 2 * source.in_flight_max).sum();
+        let capacity = capacity as usize;
         let shards = settings.shards.max(1);
-        let partitions = if settings.cdc.enabled { settings.cdc.partitions.max(1) } else { 0 };
-        let readers = (0..partitions)
-            .filter(|partition| partition % shards == settings.shard.0)
+        let of_source = |(place, source): (usize, &&SourceSettings)| {
+            std::iter::repeat_n(place, usize::from(source.partitions.max(1)))
+        };
+        let partitions = (0..).map(PartitionId);
+        let readers = sources
+            .iter()
             .enumerate()
-            .map(|(place, p)| Reader::new(place, PartitionId(p), epoch, &settings))
+            .flat_map(of_source)
+            .zip(partitions)
+            .filter(|(_, partition)| partition.0 % shards == settings.shard.0)
+            .enumerate()
+            .map(|(place, source)| Reader::new(place, source, epoch, &settings))
             .collect();
+        let is_shared = settings.cdc.enabled && settings.cdc.source.partitions > 1;
         Self {
             bus: Bus::new(&settings.nats, capacity),
             redis: Redis::new(&settings.redis, capacity),
             setup: Setup::new(),
-            share: (partitions > 1).then(|| Share::new(&settings)),
+            share: is_shared.then(|| Share::new(&settings)),
             readers,
             stage: Stage::new(&settings, &mut rng),
             effects: VecDeque::new(),

@@ -6,7 +6,7 @@
 use super::bus::{AckFor, Answer, Asker, Bus};
 use super::lease::{KeyState, Lease, LeaseAct, LeaseNews, PutResult};
 use super::mail::Parcel;
-use super::settings::{AckChoice, Settings};
+use super::settings::{AckChoice, Settings, SourceSettings};
 use super::setup::{Facts, api_error};
 use super::share::Turn;
 use crate::clock::{MS, Now, SEC};
@@ -106,6 +106,9 @@ pub(super) struct Reader {
     lease: Lease,
     puller: Puller,
     progress: Progress,
+    source: SourceSettings,
+    /// Place of the source among the sources.
+    source_place: usize,
     stream: String,
     consumer: String,
     /// Length of `p.<k>.`; 0 where the source itself is read.
@@ -132,14 +135,14 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn new(
         place: usize,
-        partition: PartitionId,
+        (source_place, partition): (usize, PartitionId),
         epoch: Epoch,
         settings: &Settings,
     ) -> Self {
-        let cdc = &settings.cdc;
-        let consumer = match cdc.partitions {
-            0 | 1 => cdc.consumer.clone(),
-            _ => format!("{}_p{partition}", cdc.consumer),
+        let source = settings.sources()[source_place].clone();
+        let consumer = match source.partitions {
+            0 | 1 => source.consumer.clone(),
+            _ => format!("{}_p{partition}", source.consumer),
         };
         Self {
             place,
@@ -150,17 +153,19 @@ impl Reader {
             drain: Drain::No,
             goal: Goal::Stop,
             lease: Lease::new(settings.lease.ttl),
-            puller: Puller::new(limits(settings, cdc.in_flight_max)),
-            progress: Progress::with_capacity(cdc.in_flight_max as usize + 1),
-            stream: cdc.read_stream(),
-            prefix: if cdc.partitions > 1 { filter_of(partition).len() - 1 } else { 0 },
+            puller: Puller::new(limits(&source, source.in_flight_max)),
+            progress: Progress::with_capacity(source.in_flight_max as usize + 1),
+            stream: source.read_stream(),
+            prefix: if source.partitions > 1 { filter_of(partition).len() - 1 } else { 0 },
             consumer,
             floor_known: None,
             floor_next: 0,
             asked: 0,
             config: None,
             explicit: false,
-            ack_wait: cdc.ack_wait,
+            ack_wait: source.ack_wait,
+            source,
+            source_place,
             consumer_seq: 0,
             horizon: u64::MAX,
             owed: None,
@@ -556,8 +561,8 @@ impl Reader {
         let done = value.and_then(|value| match self.phase {
             Phase::Sizing => self.on_size(now, &value, bus),
             Phase::Inspecting => self.on_info(now, &value, settings, bus),
-            Phase::FindingPosition => self.on_position(now, &value, facts, settings, bus),
-            Phase::Deleting => self.on_deleted(now, &value, facts, settings, bus),
+            Phase::FindingPosition => self.on_position(now, &value, facts, bus),
+            Phase::Deleting => self.on_deleted(now, &value, facts, bus),
             Phase::Creating => self.on_created(now, &value, settings, bus),
             _ => Ok(()),
         });
@@ -648,7 +653,7 @@ impl Reader {
         let disturbed = ["num_ack_pending", "num_waiting"].iter().any(|f| info[*f] != 0);
         let behind = seq("delivered", "stream_seq") < floor;
         if !(is_push || disturbed || behind) {
-            self.take_config(&info["config"], settings);
+            self.take_config(&info["config"]);
             let delivered = seq("delivered", "stream_seq");
             self.begin_reading(delivered.max(floor), seq("delivered", "consumer_seq"));
             return Ok(());
@@ -668,7 +673,6 @@ impl Reader {
         now: Now,
         value: &Value,
         facts: &Facts,
-        settings: &Settings,
         bus: &mut Bus,
     ) -> Result<(), String> {
         let error = &value["error"];
@@ -678,7 +682,7 @@ impl Reader {
         }
         let saved = stored_text(value).and_then(|text| text.parse().ok()).unwrap_or(0);
         self.floor_next = self.floor_known.unwrap_or(0).max(saved);
-        self.create(now, facts, settings, bus);
+        self.create(now, facts, bus);
         Ok(())
     }
 
@@ -687,20 +691,19 @@ impl Reader {
         now: Now,
         value: &Value,
         facts: &Facts,
-        settings: &Settings,
         bus: &mut Bus,
     ) -> Result<(), String> {
         let error = &value["error"];
         if !error.is_null() && error["err_code"] != 10_014 {
             return Err(format!("deleting consumer {}: {}", self.consumer, api_error(error)));
         }
-        self.create(now, facts, settings, bus);
+        self.create(now, facts, bus);
         Ok(())
     }
 
-    fn create(&mut self, now: Now, facts: &Facts, settings: &Settings, bus: &mut Bus) {
+    fn create(&mut self, now: Now, facts: &Facts, bus: &mut Bus) {
         self.phase = Phase::Creating;
-        let mut config = self.config.take().unwrap_or_else(|| self.default_config(facts, settings));
+        let mut config = self.config.take().unwrap_or_else(|| self.default_config(facts));
         if let Some(fields) = config.as_object_mut() {
             for push_only in [
                 "deliver_subject",
@@ -713,7 +716,7 @@ impl Reader {
             }
             fields.remove("opt_start_seq");
         }
-        let start_after = if facts.workqueue { 0 } else { self.floor_next };
+        let start_after = if self.is_workqueue(facts) { 0 } else { self.floor_next };
         config["deliver_policy"] = "all".into(); // A work queue holds nothing that was acknowledged.
         if start_after > 0 {
             config["deliver_policy"] = "by_start_sequence".into();
@@ -743,7 +746,7 @@ impl Reader {
         );
         let deadline = now.mono + settings.nats.api_timeout;
         bus.publish(deadline, who, &key, &[("KV-Operation", "DEL")], b"");
-        self.take_config(&value["config"], settings);
+        self.take_config(&value["config"]);
         self.begin_reading(
             self.floor_next,
             value["delivered"]["consumer_seq"].as_u64().unwrap_or(0),
@@ -760,32 +763,36 @@ impl Reader {
     }
 
     // What exists decides: it may be the operator's.
-    fn take_config(&mut self, config: &Value, settings: &Settings) {
+    fn take_config(&mut self, config: &Value) {
         self.explicit = config["ack_policy"] != "all";
         self.ack_wait = config["ack_wait"].as_u64().filter(|w| *w > 0).unwrap_or(30 * SEC);
         let pending_max = config["max_ack_pending"].as_u64().filter(|max| *max > 0);
         let cap = pending_max.and_then(|max| u32::try_from(max).ok()).unwrap_or(u32::MAX);
-        self.puller.set_limits(limits(settings, settings.cdc.in_flight_max.min(cap).max(1)));
+        self.puller.set_limits(limits(&self.source, self.source.in_flight_max.min(cap).max(1)));
     }
 
-    fn default_config(&self, facts: &Facts, settings: &Settings) -> Value {
-        let cdc = &settings.cdc;
-        let all = match cdc.ack {
+    fn default_config(&self, facts: &Facts) -> Value {
+        let source = &self.source;
+        let all = match source.ack {
             AckChoice::All => true,
             AckChoice::Explicit => false,
-            AckChoice::Auto => !facts.workqueue,
+            AckChoice::Auto => !self.is_workqueue(facts),
         };
         let mut config = json!({
             "durable_name": self.consumer, "name": self.consumer,
-            "description": "daisi, stage cdc",
+            "description": format!("daisi, {}", source.table),
             "ack_policy": if all { "all" } else { "explicit" },
-            "ack_wait": cdc.ack_wait, "max_deliver": -1,
-            "max_ack_pending": cdc.max_ack_pending, "replay_policy": "instant",
+            "ack_wait": source.ack_wait, "max_deliver": -1,
+            "max_ack_pending": source.max_ack_pending, "replay_policy": "instant",
         });
-        if cdc.partitions > 1 {
+        if source.partitions > 1 {
             config["filter_subject"] = filter_of(self.partition).into();
         }
         config
+    }
+
+    fn is_workqueue(&self, facts: &Facts) -> bool {
+        facts.workqueues.get(self.source_place).is_some_and(|workqueue| *workqueue)
     }
 
     fn position_key(&self, settings: &Settings) -> String {
@@ -798,8 +805,8 @@ fn filter_of(partition: PartitionId) -> String {
     format!("p.{partition}.>")
 }
 
-fn limits(settings: &Settings, messages_max: u32) -> PullLimits {
-    let bytes_max = settings.cdc.in_flight_bytes_max;
+fn limits(source: &SourceSettings, messages_max: u32) -> PullLimits {
+    let bytes_max = source.in_flight_bytes_max;
     PullLimits { messages_max, bytes_max, ..PullLimits::default() }
 }
 

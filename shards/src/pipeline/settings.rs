@@ -24,6 +24,14 @@ pub struct Settings {
     pub cdc: CdcSettings,
 }
 
+impl Settings {
+    /// What is read, in an order that numbers the partitions: first those of CDC.
+    #[must_use]
+    pub fn sources(&self) -> Vec<&SourceSettings> {
+        self.cdc.enabled.then_some(&self.cdc.source).into_iter().collect()
+    }
+}
+
 /// The NATS connection and its JetStream API.
 #[derive(Clone, Debug)]
 pub struct NatsSettings {
@@ -89,21 +97,17 @@ pub enum AckChoice {
     Explicit,
 }
 
-/// The CDC stage.
+/// A stream that is read, and how.
 #[derive(Clone, Debug)]
-pub struct CdcSettings {
-    /// Run the stage at all.
-    pub enabled: bool,
-    /// What is forwarded, and as what.
-    pub rules: CdcRules,
-    /// Companies to take; empty: all. Others are filtered.
-    pub companies: Vec<String>,
+pub struct SourceSettings {
+    /// The table of the configuration that it stands in, for messages to the operator.
+    pub table: &'static str,
     /// Source stream.
     pub stream: String,
     /// The source stream, when it has to be created.
-    pub source_stream: StreamPlan,
+    pub plan: StreamPlan,
     /// Add missing subjects to an existing stream.
-    pub extend_stream: bool,
+    pub extend: bool,
     /// Durable consumer; with several partitions `_p<k>` is appended.
     pub consumer: String,
     /// Partitions of the source; more than one needs NATS 2.10, and reads a stream that daisi makes:
@@ -115,14 +119,38 @@ pub struct CdcSettings {
     pub ack_wait: u64,
     /// `max_ack_pending` of a consumer that has to be created.
     pub max_ack_pending: u32,
-    /// Prefixes of the output subjects; one publish each.
-    pub output_prefixes: Vec<String>,
-    /// Output stream, when none captures the output subjects.
-    pub output_stream: StreamPlan,
     /// Events asked for or held per partition.
     pub in_flight_max: u32,
     /// Bytes asked for or held per partition.
     pub in_flight_bytes_max: u64,
+}
+
+impl SourceSettings {
+    /// The stream that is read: the source itself, or the one that splits it.
+    #[must_use]
+    pub fn read_stream(&self) -> String {
+        match self.partitions {
+            0 | 1 => self.stream.clone(),
+            partitions => format!("{}_p{partitions}", self.stream),
+        }
+    }
+}
+
+/// The CDC stage.
+#[derive(Clone, Debug)]
+pub struct CdcSettings {
+    /// Run the stage at all.
+    pub enabled: bool,
+    /// What is forwarded, and as what.
+    pub rules: CdcRules,
+    /// Where the changes come from.
+    pub source: SourceSettings,
+    /// Companies to take; empty: all. Others are filtered.
+    pub companies: Vec<String>,
+    /// Prefixes of the output subjects; one publish each.
+    pub output_prefixes: Vec<String>,
+    /// Output stream, when none captures the output subjects.
+    pub output_stream: StreamPlan,
     /// Publishes without PubAck at once.
     pub publish_window: u32,
     /// A PubAck that takes longer counts as failed.
@@ -151,15 +179,4 @@ pub struct CdcSettings {
     pub dlq_payload_max: usize,
     /// Companies whose state is kept at once; idle ones make room.
     pub companies_max: u32,
-}
-
-impl CdcSettings {
-    /// The stream that is read: the source itself, or the one that splits it.
-    #[must_use]
-    pub fn read_stream(&self) -> String {
-        match self.partitions {
-            0 | 1 => self.stream.clone(),
-            partitions => format!("{}_p{partitions}", self.stream),
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! What has to exist before anything is read: output, dead-letter and source streams, and the buckets of
 //! leases and positions. One request at a time; created when missing, never altered when they exist
-//! (`cdc.extend_stream` may add missing subjects). Every shard runs it on every connection: creating
+//! (`cdc.source.extend` may add missing subjects). Every shard runs it on every connection: creating
 //! what exists with the same configuration is a success.
 
 use super::bus::{Answer, Asker, Bus};
@@ -28,18 +28,20 @@ pub(super) struct Facts {
     pub(super) output_streams: Vec<String>,
     /// Stream of the dead letters.
     pub(super) dlq_stream: String,
-    /// The source deletes what is acknowledged, and wants an ack for each message.
-    pub(super) workqueue: bool,
+    /// For each source: it deletes what is acknowledged, and wants an ack for each message.
+    pub(super) workqueues: Vec<bool>,
     /// Life of a lease, as the bucket really has it.
     pub(super) lease_ttl: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
+    /// No connection yet.
+    Idle,
     Find(Target),
     Inspect(Target),
     Create(Target),
-    Extend,
+    Extend(usize),
     Finished,
 }
 
@@ -47,8 +49,8 @@ enum Step {
 enum Target {
     Output(usize),
     DeadLetters,
-    Source,
-    /// The stream that splits the source by company.
+    Source(usize),
+    /// The stream that splits the source of CDC by company.
     Split,
     Leases,
     Positions,
@@ -68,7 +70,7 @@ pub(super) struct Setup {
 
 impl Setup {
     pub(super) fn new() -> Self {
-        let (step, facts) = (Step::Find(Target::Output(0)), Facts::default());
+        let (step, facts) = (Step::Idle, Facts::default());
         Self { step, retry_at: None, pending: None, halvings: 0, facts, trouble: None }
     }
 
@@ -79,15 +81,19 @@ impl Setup {
     /// Begin, on a new connection.
     pub(super) fn start(&mut self, now: Now, settings: &Settings, bus: &mut Bus) {
         *self = Self::new();
+        // CDC alone publishes anything but dead letters.
+        let first = if settings.cdc.enabled { Target::Output(0) } else { Target::DeadLetters };
+        self.step = Step::Find(first);
         let version = &bus.conn.info().version;
-        if settings.cdc.partitions > 1
+        if settings.cdc.enabled
+            && settings.cdc.source.partitions > 1
             && ServerVersion::parse(version).is_some_and(|server| !server.has_subject_transform())
         {
             // An older server would take the configuration and ignore what makes the split.
             let trouble = format!(
                 "cdc.partitions = {} needs NATS 2.10 or newer, and this server is {version}: \
                  upgrade it, or set cdc.partitions = 1",
-                settings.cdc.partitions
+                settings.cdc.source.partitions
             );
             tracing::error!(%trouble, "nothing is read");
             self.trouble = Some(trouble);
@@ -135,7 +141,7 @@ impl Setup {
 
     fn send(&mut self, now: Now, settings: &Settings, bus: &mut Bus) {
         let (subject, body) = match self.step {
-            Step::Finished => return,
+            Step::Idle | Step::Finished => return,
             Step::Find(target) => {
                 let body = json!({ "subject": probe(target, settings) });
                 ("$JS.API.STREAM.NAMES".to_owned(), body.to_string())
@@ -149,8 +155,8 @@ impl Setup {
                 let config = stream_config(target, &name, self.halvings, settings);
                 (format!("$JS.API.STREAM.CREATE.{name}"), config.to_string())
             }
-            Step::Extend => {
-                let name = self.name(Target::Source, settings);
+            Step::Extend(place) => {
+                let name = self.name(Target::Source(place), settings);
                 let config = self.pending.take().unwrap_or_default();
                 (format!("$JS.API.STREAM.UPDATE.{name}"), config.to_string())
             }
@@ -182,7 +188,7 @@ impl Setup {
                 self.halvings += 1;
                 Ok(Step::Create(target))
             }
-            Step::Extend if error.is_null() => Ok(after(Target::Source, settings)),
+            Step::Extend(place) if error.is_null() => Ok(after(Target::Source(place), settings)),
             step => Err(format!("{}: {}", self.doing(step, settings), api_error(error))),
         }
     }
@@ -199,43 +205,45 @@ impl Setup {
             tracing::warn!(stream = %name, bytes_max = config["max_bytes"].as_i64(),
                 "the server's storage is too small for the planned bound; a smaller one was set");
         }
-        if config["no_ack"] == true && target != Target::Source {
+        if config["no_ack"] == true && !matches!(target, Target::Source(_)) {
             return Err(format!("stream {name} acknowledges nothing (no_ack): set no_ack=false"));
         }
-        if config["persist_mode"] == "async" && target != Target::Source {
+        if config["persist_mode"] == "async" && !matches!(target, Target::Source(_)) {
             return Err(format!(
                 "stream {name} acknowledges before it writes (persist_mode=async)"
             ));
         }
         match target {
             Target::Split => {
-                self.facts.workqueue = config["retention"] == "workqueue";
+                self.facts.workqueues[0] = config["retention"] == "workqueue";
                 let missing = missing_transforms(config, settings);
                 if !missing.is_empty() {
                     return Err(format!(
                         "stream {name} does not split {} of {} into {} partitions: delete it, and it is \
                          made anew",
                         missing.join(", "),
-                        settings.cdc.stream,
-                        settings.cdc.partitions,
+                        settings.cdc.source.stream,
+                        settings.cdc.source.partitions,
                     ));
                 }
             }
-            Target::Source => {
-                self.facts.workqueue = config["retention"] == "workqueue";
-                let missing = missing_subjects(config, &settings.cdc.source_stream.subjects);
-                if !missing.is_empty() && settings.cdc.extend_stream {
+            Target::Source(place) => {
+                self.facts.workqueues.truncate(place);
+                self.facts.workqueues.push(config["retention"] == "workqueue");
+                let source = settings.sources()[place];
+                let missing = missing_subjects(config, &source.plan.subjects);
+                if !missing.is_empty() && source.extend {
                     let mut config = config.clone();
                     if let Some(subjects) = config["subjects"].as_array_mut() {
                         subjects.extend(missing.into_iter().map(Value::from));
                     }
                     self.pending = Some(config);
-                    return Ok(Step::Extend);
+                    return Ok(Step::Extend(place));
                 }
                 if !missing.is_empty() {
                     tracing::warn!(stream = %name, subjects = ?missing,
                         "the source stream does not capture these subjects; \
-                         add them, or set cdc.extend_stream = true");
+                         add them, or set {}.extend_stream = true", source.table);
                 }
             }
             Target::Leases => {
@@ -261,7 +269,7 @@ impl Setup {
                 self.facts.output_streams.push(name);
             }
             Target::DeadLetters => self.facts.dlq_stream = name,
-            Target::Source | Target::Split | Target::Leases | Target::Positions => {}
+            Target::Source(_) | Target::Split | Target::Leases | Target::Positions => {}
         }
     }
 
@@ -275,8 +283,8 @@ impl Setup {
                 )
             }
             Target::DeadLetters => settings.cdc.dlq_stream.name.clone(),
-            Target::Source => settings.cdc.stream.clone(),
-            Target::Split => settings.cdc.read_stream(),
+            Target::Source(place) => settings.sources()[place].stream.clone(),
+            Target::Split => settings.cdc.source.read_stream(),
             Target::Leases => format!("KV_{}", settings.lease.bucket),
             Target::Positions => format!("KV_{}", settings.lease.position_bucket),
         }
@@ -295,8 +303,10 @@ impl Setup {
             Step::Find(target) => format!("looking for the stream of {}", probe(target, settings)),
             Step::Inspect(target) => format!("reading stream {}", self.name(target, settings)),
             Step::Create(target) => format!("creating stream {}", self.name(target, settings)),
-            Step::Extend => format!("adding subjects to stream {}", settings.cdc.stream),
-            Step::Finished => "nothing".to_owned(),
+            Step::Extend(place) => {
+                format!("adding subjects to stream {}", settings.sources()[place].stream)
+            }
+            Step::Idle | Step::Finished => "nothing".to_owned(),
         }
     }
 }
@@ -307,9 +317,14 @@ fn after(target: Target, settings: &Settings) -> Step {
             Step::Find(Target::Output(place + 1))
         }
         Target::Output(_) => Step::Find(Target::DeadLetters),
-        Target::DeadLetters => Step::Inspect(Target::Source),
-        Target::Source if settings.cdc.partitions > 1 => Step::Inspect(Target::Split),
-        Target::Source | Target::Split => Step::Inspect(Target::Leases),
+        Target::DeadLetters => Step::Inspect(Target::Source(0)),
+        Target::Source(place) if place + 1 < settings.sources().len() => {
+            Step::Inspect(Target::Source(place + 1))
+        }
+        Target::Source(_) if settings.cdc.enabled && settings.cdc.source.partitions > 1 => {
+            Step::Inspect(Target::Split)
+        }
+        Target::Source(_) | Target::Split => Step::Inspect(Target::Leases),
         Target::Leases => Step::Inspect(Target::Positions),
         Target::Positions => Step::Finished,
     }
@@ -332,8 +347,8 @@ fn stream_config(target: Target, name: &str, halvings: u32, settings: &Settings)
             plan
         }
         Target::DeadLetters => cdc.dlq_stream.clone(),
-        Target::Source => cdc.source_stream.clone(),
-        Target::Split => StreamPlan { subjects: Vec::new(), ..cdc.source_stream.clone() },
+        Target::Source(place) => settings.sources()[place].plan.clone(),
+        Target::Split => StreamPlan { subjects: Vec::new(), ..cdc.source.plan.clone() },
         Target::Leases => bucket(&settings.lease.bucket, settings.lease.ttl),
         Target::Positions => bucket(&settings.lease.position_bucket, 0),
     };
@@ -346,8 +361,9 @@ fn stream_config(target: Target, name: &str, halvings: u32, settings: &Settings)
     });
     if target == Target::Split {
         let transforms: Vec<Value> =
-            cdc.source_stream.subjects.iter().map(|s| transform(s, cdc.partitions)).collect();
-        config["sources"] = json!([{ "name": cdc.stream, "subject_transforms": transforms }]);
+            cdc.source.plan.subjects.iter().map(|s| transform(s, cdc.source.partitions)).collect();
+        config["sources"] =
+            json!([{ "name": cdc.source.stream, "subject_transforms": transforms }]);
         if let Some(fields) = config.as_object_mut() {
             fields.remove("subjects");
         }
@@ -387,11 +403,11 @@ fn transform(subject: &str, partitions: u16) -> Value {
 fn missing_transforms(config: &Value, settings: &Settings) -> Vec<String> {
     let cdc = &settings.cdc;
     let sources = config["sources"].as_array().into_iter().flatten();
-    let ours = sources.filter(|source| source["name"] == cdc.stream.as_str());
+    let ours = sources.filter(|source| source["name"] == cdc.source.stream.as_str());
     let have: Vec<&Value> =
         ours.filter_map(|source| source["subject_transforms"].as_array()).flatten().collect();
-    let subjects = cdc.source_stream.subjects.iter();
-    subjects.filter(|s| !have.contains(&&transform(s, cdc.partitions))).cloned().collect()
+    let subjects = cdc.source.plan.subjects.iter();
+    subjects.filter(|s| !have.contains(&&transform(s, cdc.source.partitions))).cloned().collect()
 }
 
 fn bucket(name: &str, age_max: u64) -> StreamPlan {

@@ -30,8 +30,8 @@ pub(super) struct Share {
 
 impl Share {
     pub(super) fn new(settings: &Settings) -> Self {
-        let (bucket, cdc) = (&settings.lease.bucket, &settings.cdc);
-        let (stream, consumer) = (cdc.read_stream(), &cdc.consumer);
+        let (bucket, source) = (&settings.lease.bucket, &settings.cdc.source);
+        let (stream, consumer) = (source.read_stream(), &source.consumer);
         Self {
             prefix: format!("$KV.{bucket}.standby.{stream}.{consumer}."),
             me: Seat {

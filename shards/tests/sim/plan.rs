@@ -6,7 +6,8 @@ use shards::clock::{MS, SEC};
 use shards::domain::cdc::{CdcRules, CdcSettings as Rules};
 use shards::id::ShardId;
 use shards::pipeline::{
-    AckChoice, CdcSettings, LeaseSettings, NatsSettings, RedisSettings, Settings, StreamPlan,
+    AckChoice, CdcSettings, LeaseSettings, NatsSettings, RedisSettings, Settings, SourceSettings,
+    StreamPlan,
 };
 use shards::wire::nats::DecodeLimits;
 use shards::wire::nats::conn::ConnSettings;
@@ -54,8 +55,8 @@ pub(crate) struct Part {
 impl Plan {
     /// What the partitions are read from.
     pub(crate) fn parts(&self) -> Vec<Part> {
-        let stream = self.settings.cdc.read_stream();
-        match self.settings.cdc.partitions {
+        let stream = self.settings.cdc.source.read_stream();
+        match self.settings.cdc.source.partitions {
             1 => vec![Part { stream, consumer: CONSUMER.into(), prefix: String::new() }],
             count => (0..count)
                 .map(|k| Part {
@@ -71,7 +72,7 @@ impl Plan {
     pub(crate) fn of_seed(seed: u64, rng: &mut Rng) -> Self {
         let mut plan = Self::draw(rng);
         if seed >= SPLIT {
-            plan.settings.cdc.partitions = rng.u16(2..=4);
+            plan.settings.cdc.source.partitions = rng.u16(2..=4);
             plan.replicas = rng.usize(1..=3);
             plan.companies = rng.u16(2..=8);
             plan.workqueue = false;
@@ -85,8 +86,8 @@ impl Plan {
         let calm = rng.u8(..8) == 0;
         let workqueue = rng.u8(..5) == 0;
         let mut settings = draw_settings(shards, rng);
-        if workqueue && settings.cdc.ack == AckChoice::All {
-            settings.cdc.ack = AckChoice::Auto; // The server refuses what the operator asked for.
+        if workqueue && settings.cdc.source.ack == AckChoice::All {
+            settings.cdc.source.ack = AckChoice::Auto; // The server refuses what the operator asked for.
         }
         Self {
             replicas: rng.usize(1..=2),
@@ -150,18 +151,24 @@ fn cdc(rng: &mut Rng) -> CdcSettings {
         enabled: true,
         rules: CdcRules::compile(&Rules::default()).expect("defaults compile"),
         companies: Vec::new(),
-        stream: STREAM.into(),
-        source_stream: stream(STREAM, "cdc.*.*"),
-        extend_stream: false,
-        consumer: CONSUMER.into(),
-        partitions: 1,
-        ack: one_of(rng, &[AckChoice::Auto, AckChoice::Auto, AckChoice::All, AckChoice::Explicit]),
-        ack_wait: one_of(rng, &[SEC, 5 * SEC, 30 * SEC]),
-        max_ack_pending: one_of(rng, &[4, 32, 1000]),
+        source: SourceSettings {
+            table: "cdc",
+            stream: STREAM.into(),
+            plan: stream(STREAM, "cdc.*.*"),
+            extend: false,
+            consumer: CONSUMER.into(),
+            partitions: 1,
+            ack: one_of(
+                rng,
+                &[AckChoice::Auto, AckChoice::Auto, AckChoice::All, AckChoice::Explicit],
+            ),
+            ack_wait: one_of(rng, &[SEC, 5 * SEC, 30 * SEC]),
+            max_ack_pending: one_of(rng, &[4, 32, 1000]),
+            in_flight_max,
+            in_flight_bytes_max: one_of(rng, &[16 << 10, 64 << 10, 32 << 20]),
+        },
         output_prefixes: vec!["wa".into()],
         output_stream: stream(OUTPUT, "wa.>"),
-        in_flight_max,
-        in_flight_bytes_max: one_of(rng, &[16 << 10, 64 << 10, 32 << 20]),
         publish_window: one_of(rng, &[1, 2, 8, 64]),
         publish_timeout: one_of(rng, &[200 * MS, SEC, 3 * SEC]),
         publish_attempts_max: one_of(rng, &[1, 3]),

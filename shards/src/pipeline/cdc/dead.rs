@@ -52,7 +52,7 @@ impl Stage {
         let (mut at, mut published) = ([0; 30], [0; 30]);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let message_id = parcel.msg.header(b"Nats-Msg-Id").map(text);
-        let (stream, labels) = (&cx.settings.cdc.stream, reason_labels());
+        let (stream, labels) = (&cx.settings.cdc.source.stream, reason_labels());
         let letter = DeadLetter {
             source_subject: parcel.subject(),
             company: grave.company.as_deref(),

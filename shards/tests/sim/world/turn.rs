@@ -196,7 +196,7 @@ impl World {
         let pipeline = &self.replicas[r].shards[s].pipeline;
         let (_, read) = pipeline.in_flight();
         let readers = pipeline.status().readers.len();
-        let max = self.plan.settings.cdc.in_flight_max as usize * readers.max(1);
+        let max = self.plan.settings.cdc.source.in_flight_max as usize * readers.max(1);
         if read > max {
             return broken(
                 Promise::Bounded,
