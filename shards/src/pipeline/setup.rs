@@ -133,6 +133,10 @@ impl Setup {
                 self.send(now, settings, bus);
             }
             Err(trouble) => {
+                if let Step::Extend(place) = self.step {
+                    // It may have been done, or the stream be another by now: look again.
+                    self.step = Step::Inspect(Target::Source(place));
+                }
                 self.trouble = Some(trouble);
                 self.retry_at = Some(now.mono + RETRY);
             }
