@@ -23,7 +23,7 @@ use crate::{
     feed::Feed,
     machine::Machine,
     report::{Record, Standing},
-    round::Load,
+    round::{Load, Servers},
 };
 
 /// Measure daisi beside a bare relay and the ordinary CDC job.
@@ -94,7 +94,8 @@ fn run(args: &Args) -> Result<bool, BenchError> {
         companies: args.companies,
     };
     let machine = Machine::look(stack.nats.version()?, stack.redis.version()?);
-    let records = measure(args, &contenders, &feed);
+    let servers = servers(&stack)?;
+    let records = measure(args, &contenders, &feed, servers);
     print!("{}", report::text(&records));
     keep(args, &machine, &records)?;
     // A target nobody measured is not met: a gate must not open because a binary is absent.
@@ -141,8 +142,18 @@ fn contenders(args: &Args, stack: &Stack) -> Result<Vec<Contender>, BenchError> 
     Ok(contenders)
 }
 
+fn servers(stack: &Stack) -> Result<Servers, BenchError> {
+    let pid = |pid: Option<u32>, name: &str| {
+        pid.ok_or_else(|| BenchError::unreadable(name, &"it does not run"))
+    };
+    Ok(Servers {
+        nats: pid(stack.nats.pid(), "nats-server")?,
+        redis: pid(stack.redis.pid(), "redis-server")?,
+    })
+}
+
 /// All drains first, then all open loops; in both the contenders take turns.
-fn measure(args: &Args, contenders: &[Contender], feed: &Feed) -> Vec<Record> {
+fn measure(args: &Args, contenders: &[Contender], feed: &Feed, servers: Servers) -> Vec<Record> {
     let load = Load {
         events: args.events.max(2),
         deadline_s: args.deadline_s,
@@ -154,7 +165,7 @@ fn measure(args: &Args, contenders: &[Contender], feed: &Feed) -> Vec<Record> {
     for round in 1..=args.rounds {
         for (contender, record) in contenders.iter().zip(&mut records) {
             eprintln!("drain {round}/{}: {} (load {})", args.rounds, record.name, machine::load());
-            let turn = round::drain(contender, feed, load);
+            let turn = round::drain(contender, feed, servers, load);
             let turn = record.note(turn);
             record.drains.push(turn);
         }

@@ -49,10 +49,7 @@ impl Process {
 
     /// User and system time of all threads so far, kernel workers of io_uring included. Grain: 10 ms.
     pub(crate) fn cpu(&self) -> Result<Duration, BenchError> {
-        let path = format!("/proc/{}/stat", self.child.id());
-        let stat = fs::read_to_string(&path).map_err(BenchError::io(format!("read {path}")))?;
-        let ticks = cpu_ticks(&stat).ok_or_else(|| BenchError::unreadable(&path, &"no times"))?;
-        Ok(Duration::from_micros(ticks * 1_000_000 / TICKS_PER_SECOND))
+        cpu_of(self.child.id())
     }
 
     /// Most memory resident so far, in KiB.
@@ -71,6 +68,14 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// User and system time of a process so far, all its threads. Grain: 10 ms.
+pub(crate) fn cpu_of(pid: u32) -> Result<Duration, BenchError> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).map_err(BenchError::io(format!("read {path}")))?;
+    let ticks = cpu_ticks(&stat).ok_or_else(|| BenchError::unreadable(&path, &"no times"))?;
+    Ok(Duration::from_micros(ticks * 1_000_000 / TICKS_PER_SECOND))
 }
 
 /// Fields 14 and 15 (proc(5)), counted behind the name, which may hold blanks and parentheses.

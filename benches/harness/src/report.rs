@@ -47,6 +47,8 @@ impl Spread {
 pub(crate) enum Metric {
     Throughput,
     CpuPerEvent,
+    NatsPerEvent,
+    RedisPerEvent,
     RssMax,
     P50,
     P95,
@@ -55,9 +57,11 @@ pub(crate) enum Metric {
 }
 
 impl Metric {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::Throughput,
         Self::CpuPerEvent,
+        Self::NatsPerEvent,
+        Self::RedisPerEvent,
         Self::RssMax,
         Self::P50,
         Self::P95,
@@ -69,6 +73,8 @@ impl Metric {
         match self {
             Self::Throughput => "drain, events/s",
             Self::CpuPerEvent => "drain, CPU us/event",
+            Self::NatsPerEvent => "its nats-server, us",
+            Self::RedisPerEvent => "its redis-server, us",
             Self::RssMax => "drain, RSS MiB max",
             Self::P50 => "paced, P50 us",
             Self::P95 => "paced, P95 us",
@@ -84,6 +90,8 @@ impl Metric {
         match self {
             Self::Throughput => drains(|drain| drain.events_per_s),
             Self::CpuPerEvent => drains(|drain| drain.cpu_us_per_event),
+            Self::NatsPerEvent => drains(|drain| drain.nats_us_per_event),
+            Self::RedisPerEvent => drains(|drain| drain.redis_us_per_event),
             Self::RssMax => drains(|drain| drain.rss_mib_max),
             Self::P50 => paced(|paced| paced.p50_us),
             Self::P95 => paced(|paced| paced.p95_us),
@@ -291,7 +299,14 @@ mod tests {
 
     fn drain(events_per_s: f64, cpu_us_per_event: f64, lost: u64) -> Option<Drain> {
         let findings = Findings { seen: 10, lost, ..Findings::default() };
-        Some(Drain { events_per_s, cpu_us_per_event, rss_mib_max: 1.0, findings })
+        Some(Drain {
+            events_per_s,
+            cpu_us_per_event,
+            nats_us_per_event: 1.0,
+            redis_us_per_event: 1.0,
+            rss_mib_max: 1.0,
+            findings,
+        })
     }
 
     fn record(role: Role, drains: Vec<Option<Drain>>) -> Record {

@@ -9,7 +9,7 @@ use crate::{
     contender::Contender,
     error::BenchError,
     feed::{Feed, Findings, Progress},
-    process::Process,
+    process::{Process, cpu_of},
 };
 
 /// Time for late doubles to appear before the contender is stopped.
@@ -33,6 +33,27 @@ pub(crate) struct Load {
     pub(crate) timed_s: u64,
 }
 
+/// The servers' processes. What a contender asks of them is a part of its price: they share its machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Servers {
+    pub(crate) nats: u32,
+    pub(crate) redis: u32,
+}
+
+/// User and system time so far: the contender's, and the servers'.
+#[derive(Clone, Copy)]
+struct Cpu {
+    own: Duration,
+    nats: Duration,
+    redis: Duration,
+}
+
+impl Servers {
+    fn cpu_with(self, process: &Process) -> Result<Cpu, BenchError> {
+        Ok(Cpu { own: process.cpu()?, nats: cpu_of(self.nats)?, redis: cpu_of(self.redis)? })
+    }
+}
+
 /// Figures of a drain.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Drain {
@@ -40,6 +61,9 @@ pub(crate) struct Drain {
     pub(crate) events_per_s: f64,
     /// User and system time of the contender, from the first output seen to the last.
     pub(crate) cpu_us_per_event: f64,
+    /// The same of nats-server and of redis-server.
+    pub(crate) nats_us_per_event: f64,
+    pub(crate) redis_us_per_event: f64,
     /// Most memory resident.
     pub(crate) rss_mib_max: f64,
     pub(crate) findings: Findings,
@@ -60,15 +84,20 @@ pub(crate) struct Paced {
 }
 
 /// Empties a preloaded stream.
-pub(crate) fn drain(contender: &Contender, feed: &Feed, load: Load) -> Result<Drain, BenchError> {
+pub(crate) fn drain(
+    contender: &Contender,
+    feed: &Feed,
+    servers: Servers,
+    load: Load,
+) -> Result<Drain, BenchError> {
     feed.reset()?;
     feed.preload(load.events)?;
     let mut process = contender.start()?;
     let mut first = None;
-    let mut last = (Progress::default(), Duration::ZERO);
+    let mut last = (Progress::default(), servers.cpu_with(&process)?);
     feed.watch(load.events, load.deadline_s, |progress| {
         process.assert_running()?;
-        last = (progress, process.cpu()?);
+        last = (progress, servers.cpu_with(&process)?);
         if progress.messages > 0 && first.is_none() {
             first = Some(last);
         }
@@ -86,9 +115,12 @@ pub(crate) fn drain(contender: &Contender, feed: &Feed, load: Load) -> Result<Dr
     }
     let rss_mib_max = linger(&mut process)?;
     drop(process);
+    let count = end.messages - begin.messages;
     Ok(Drain {
         events_per_s: (end.messages - 1) as f64 * 1e9 / end.span_ns.max(1) as f64,
-        cpu_us_per_event: us_each(cpu_end - cpu_begin, end.messages - begin.messages),
+        cpu_us_per_event: us_each(cpu_end.own - cpu_begin.own, count),
+        nats_us_per_event: us_each(cpu_end.nats - cpu_begin.nats, count),
+        redis_us_per_event: us_each(cpu_end.redis - cpu_begin.redis, count),
         rss_mib_max,
         findings: feed.verify(load.events)?,
     })

@@ -44,6 +44,9 @@ struct Args {
     /// Events asked for or held; daisi's `cdc.max_in_flight`.
     #[arg(long, default_value_t = 4096)]
     in_flight: u32,
+    /// Publish with a `Nats-Msg-Id`, as whoever must not publish twice has to.
+    #[arg(long)]
+    message_ids: bool,
     /// Publishes without PubAck at once; daisi's `cdc.publish_window`.
     #[arg(long, default_value_t = 1024)]
     window: usize,
@@ -56,8 +59,12 @@ fn main() -> ExitCode {
         eprintln!("daisi-relay: {} is no nats://host:port", args.nats_url);
         return ExitCode::from(2);
     };
-    let settings =
-        Settings { stream: args.stream, in_flight_max: args.in_flight, window: args.window };
+    let settings = Settings {
+        stream: args.stream,
+        in_flight_max: args.in_flight,
+        window: args.window,
+        message_ids: args.message_ids,
+    };
     let relay = move || async move { run(&address, settings).await };
     let thread = executor("relay", args.core).spawn(relay);
     let outcome = thread.and_then(glommio::ExecutorJoinHandle::join);

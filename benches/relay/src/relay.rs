@@ -12,7 +12,7 @@ use shards::pipeline::{PubAcks, tail_number};
 use shards::wire::nats::auth::Credentials;
 use shards::wire::nats::conn::{Conn, ConnError, ConnEvent, ConnSettings};
 use shards::wire::nats::decode::DecodeLimits;
-use shards::wire::nats::encode::{begin_pub, encode_pub, encode_sub, end_pub};
+use shards::wire::nats::encode::{begin_hpub, begin_pub, encode_pub, encode_sub, end_pub};
 use shards::wire::nats::headers::Headers;
 use shards::wire::nats::jetstream::{
     AckPolicy, AckSubject, AckSubjectError, Api, ConsumerAction, ConsumerConfig, ConsumerInfo,
@@ -73,6 +73,8 @@ pub(crate) struct Settings {
     pub(crate) in_flight_max: u32,
     /// Publishes without PubAck at once.
     pub(crate) window: usize,
+    /// Publish with a message id: the source's sequence.
+    pub(crate) message_ids: bool,
 }
 
 /// One relay on one connection.
@@ -87,7 +89,7 @@ pub(crate) struct Relay {
     progress: Progress,
     consumer_seq: u64,
     acks: PubAcks<u64>,
-    waiting: VecDeque<(u64, Msg)>,
+    waiting: VecDeque<(u64, u64, Msg)>,
     number: String,
     body: BytesMut,
 }
@@ -150,8 +152,8 @@ impl Relay {
             return Ok(());
         }
         while self.acks.open() < self.settings.window {
-            let Some((index, msg)) = self.waiting.pop_front() else { break };
-            self.publish(now, index, &msg)?;
+            let Some((index, seq, msg)) = self.waiting.pop_front() else { break };
+            self.publish(now, (index, seq), &msg)?;
         }
         let mut last = None;
         while let Some(durable) = self.progress.pop_durable() {
@@ -234,13 +236,13 @@ impl Relay {
             return Ok(()); // A copy of what is held or done.
         };
         if self.waiting.is_empty() && self.acks.open() < self.settings.window {
-            return self.publish(now, index, &msg);
+            return self.publish(now, (index, seq), &msg);
         }
-        self.waiting.push_back((index, msg));
+        self.waiting.push_back((index, seq, msg));
         Ok(())
     }
 
-    fn publish(&mut self, now: Now, index: u64, msg: &Msg) -> Result<(), RelayError> {
+    fn publish(&mut self, now: Now, (index, seq): (u64, u64), msg: &Msg) -> Result<(), RelayError> {
         let Some(rest) = msg.subject().strip_prefix(b"cdc.") else {
             return Err(RelayError::Foreign(msg.subject().escape_ascii().to_string()));
         };
@@ -249,7 +251,16 @@ impl Relay {
         let _infallible = std::fmt::Write::write_fmt(&mut self.number, format_args!("{number}"));
         let reply = [self.inbox.as_bytes(), b".a.", self.number.as_bytes()];
         let (out, payload) = (self.conn.out(), msg.payload());
-        begin_pub(out, &[b"wa.", rest], &reply, payload.len());
+        if self.settings.message_ids {
+            self.body.clear();
+            let id = format_args!("NATS/1.0\r\nNats-Msg-Id: {seq}\r\n\r\n");
+            let _infallible = std::fmt::Write::write_fmt(&mut self.body, id);
+            let total = self.body.len() + payload.len();
+            begin_hpub(out, &[b"wa.", rest], &reply, self.body.len(), total);
+            out.extend_from_slice(&self.body);
+        } else {
+            begin_pub(out, &[b"wa.", rest], &reply, payload.len());
+        }
         out.extend_from_slice(payload);
         end_pub(out);
         Ok(())
@@ -311,7 +322,8 @@ mod tests {
 
     impl Server {
         fn new(window: usize) -> Self {
-            let settings = Settings { stream: "S".to_owned(), in_flight_max: 8, window };
+            let settings =
+                Settings { stream: "S".to_owned(), in_flight_max: 8, window, message_ids: false };
             let now = Now::default();
             let relay = Relay::open(now, settings, &mut fastrand::Rng::with_seed(1));
             let mut server = Self { relay, inbox: BytesMut::new(), now };
