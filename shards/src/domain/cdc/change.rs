@@ -4,7 +4,7 @@
 use super::facts::{Action, CommitTime, Ordinal};
 use super::identity::Verbatim;
 use super::rules::Table;
-use super::span::{Span, Texts};
+use crate::domain::json::{Span, Texts};
 
 /// A change as ranges into the message it came in, to be kept beside that message's `Bytes` across a
 /// wait. Allocates only for text that had to be decoded.

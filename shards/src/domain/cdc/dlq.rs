@@ -1,9 +1,8 @@
 //! Dead letters. Invariant: a dead letter is valid JSON whatever the event was, and never deeper than
 //! what a usual reader takes. Fields: contract `ingest.md` 2.11. A cold path: it may allocate.
 
-use super::json::Cursor;
 use super::sink::Sink;
-use super::span::{Place, TEXT_BYTES_MAX};
+use crate::domain::json::{Cursor, Place, TEXT_BYTES_MAX};
 use base64::Engine;
 use bytes::{BufMut, BytesMut};
 use serde::Serialize;

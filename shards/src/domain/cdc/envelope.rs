@@ -3,10 +3,9 @@
 //! Shapes: contract `cdc.md` 2.1, `notifications.md` 5. Both envelopes are gathered at once, because
 //! the member that tells them apart may come last.
 
-use super::json::{Cursor, Fault, Field, Kind};
 use super::row::Image;
 use super::rules::EnvelopeRule;
-use super::span::Span;
+use crate::domain::json::{Cursor, Fault, Field, Kind, Span};
 
 /// Sequin's `metadata`.
 #[derive(Clone, Copy, Default, Debug)]

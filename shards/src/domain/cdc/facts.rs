@@ -10,10 +10,9 @@
 //! - **commit time**: `source.ts_us`, else `source.ts_ms`.
 
 use super::envelope::{Members, Origin};
-use super::json::{Field, Kind};
 use super::reject::{Reason, Refusal};
 use super::row::Image;
-use super::span::{Span, Texts};
+use crate::domain::json::{Field, Kind, Span, Texts};
 
 /// What a change did.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

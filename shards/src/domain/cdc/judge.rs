@@ -6,13 +6,12 @@ use super::change::ChangeSpans;
 use super::envelope::{self, Body, Envelope, Members};
 use super::facts::{Action, Facts};
 use super::identity::Verbatim;
-use super::json::{Cursor, Field, Kind, unescape};
 use super::reject::{Reason, Refusal, Rejection};
 use super::row::{self, Image, Row};
 use super::rules::{CdcRules, EnvelopeRule, Table};
-use super::span::{Place, Span, TEXT_BYTES_MAX, Texts};
 use super::subject::{SCHEMA_PREFIX, SubjectShape};
 use super::token;
+use crate::domain::json::{Cursor, Field, Kind, Place, Span, TEXT_BYTES_MAX, Texts, unescape};
 
 /// What becomes of a message.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 //! which [`Change`] writes identity, subject and payload; nothing is allocated for an event unless an
 //! identifier is written with escapes or the row is a document inside a string.
 //!
-//! Modules, bottom to top: `span`, `json`, `token`, `stamp`, `sink` (bytes); `rules`, `subject`,
+//! Modules, bottom to top, above `json`: `token`, `stamp`, `sink` (bytes); `rules`, `subject`,
 //! `reject` (vocabulary); `row`, `envelope`, `facts` (reading); `judge` (deciding); `change`,
 //! `identity`, `payload`, `dlq` (writing).
 
@@ -15,14 +15,12 @@ mod dlq;
 mod envelope;
 mod facts;
 mod identity;
-mod json;
 mod judge;
 mod payload;
 mod reject;
 mod row;
 mod rules;
 mod sink;
-mod span;
 mod stamp;
 mod subject;
 mod token;

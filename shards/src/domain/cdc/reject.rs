@@ -1,6 +1,6 @@
 //! Why a change is dead-lettered. Invariant: every reason has one label, for metrics and headers.
 
-use super::json::Fault;
+use crate::domain::json::Fault;
 use std::borrow::Cow;
 
 /// Reason of a dead letter; the label values of `cdc_consumer_events_total{result}`'s `reason`.

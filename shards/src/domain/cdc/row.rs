@@ -2,8 +2,7 @@
 //! occurs twice the last one counts, as for every reader of the published row.
 //! Only these columns are read: the row's bytes are handed on as they came (contract 5.4).
 
-use super::json::{Cursor, Fault, Field, Kind};
-use super::span::{Place, Span};
+use crate::domain::json::{Cursor, Fault, Field, Kind, Place, Span};
 
 /// Text in place of a large value that an update left alone, where the old row is not logged.
 /// Source: Sequin reference, "unchanged TOAST"; Debezium, `unavailable.value.placeholder`.

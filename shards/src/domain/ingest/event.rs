@@ -9,7 +9,7 @@ use std::borrow::Cow;
 /// A string of the payload, unescaped.
 pub type Text<'a> = Cow<'a, str>;
 
-/// What kind of event a subject names; version 1 of each. In the contract's order.
+/// What kind of event a subject names, whatever its version. In the contract's order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Kind {
     /// `v1.chats.upsert`
@@ -32,6 +32,48 @@ pub enum Kind {
     HistoryMessages,
     /// `v1.history.contacts`
     HistoryContacts,
+}
+
+impl Kind {
+    /// Every kind, to declare metrics with.
+    pub const ALL: [Self; 10] = [
+        Self::ChatsUpsert,
+        Self::ChatsUpdate,
+        Self::MessagesUpsert,
+        Self::MessagesUpdate,
+        Self::ContactsUpsert,
+        Self::ContactsUpdate,
+        Self::ConnectionUpdate,
+        Self::HistoryChats,
+        Self::HistoryMessages,
+        Self::HistoryContacts,
+    ];
+
+    /// The subject's part between version and company; the label of a metric too.
+    pub fn base(self) -> &'static str {
+        match self {
+            Self::ChatsUpsert => "chats.upsert",
+            Self::ChatsUpdate => "chats.update",
+            Self::MessagesUpsert => "messages.upsert",
+            Self::MessagesUpdate => "messages.update",
+            Self::ContactsUpsert => "contacts.upsert",
+            Self::ContactsUpdate => "contacts.update",
+            Self::ConnectionUpdate => "connection.update",
+            Self::HistoryChats => "history.chats",
+            Self::HistoryMessages => "history.messages",
+            Self::HistoryContacts => "history.contacts",
+        }
+    }
+
+    /// The stream that captures it.
+    pub fn stream(self) -> &'static str {
+        match self {
+            Self::HistoryChats | Self::HistoryMessages | Self::HistoryContacts => {
+                "wa_history_events_stream"
+            }
+            _ => "wa_events_stream",
+        }
+    }
 }
 
 /// A validated event. `company_id` of every item equals the subject's company, so it is not repeated here.

@@ -29,6 +29,7 @@ pub(crate) struct Fault {
 pub(crate) enum What {
     NoValue,
     NoObject,
+    NoArray,
     NoKey,
     NoColon,
     NoComma,
@@ -47,6 +48,7 @@ impl fmt::Display for What {
         f.write_str(match self {
             Self::NoValue => "value expected",
             Self::NoObject => "object expected",
+            Self::NoArray => "array expected",
             Self::NoKey => "key expected",
             Self::NoColon => "colon expected",
             Self::NoComma => "comma or closing bracket expected",
@@ -141,16 +143,16 @@ impl<'a> Cursor<'a> {
         &mut self,
         mut visit: impl FnMut(&mut Self, &'a [u8], Kind) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        self.enter_object()?;
+        self.enter(b'{', What::NoObject)?;
         if self.peek_is(b'}') {
-            return self.leave_object();
+            return self.leave();
         }
         loop {
             let (key, kind) = self.named_key()?;
             visit(self, key, kind)?;
             match self.peek() {
                 Ok(b',') => self.at += 1,
-                Ok(b'}') => return self.leave_object(),
+                Ok(b'}') => return self.leave(),
                 _ => return Err(self.fault(What::NoComma)),
             }
         }
@@ -172,6 +174,26 @@ impl<'a> Cursor<'a> {
             };
             visit(cursor, name)
         })
+    }
+
+    /// Passes the array at the cursor, and calls `visit` at each element, which it has to pass.
+    #[inline(always)]
+    pub(crate) fn each_element(
+        &mut self,
+        mut visit: impl FnMut(&mut Self) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        self.enter(b'[', What::NoArray)?;
+        if self.peek_is(b']') {
+            return self.leave();
+        }
+        loop {
+            visit(self)?;
+            match self.peek() {
+                Ok(b',') => self.at += 1,
+                Ok(b']') => return self.leave(),
+                _ => return Err(self.fault(What::NoComma)),
+            }
+        }
     }
 
     /// Passes one value of any kind.
@@ -212,16 +234,16 @@ impl<'a> Cursor<'a> {
 
 // The grammar.
 impl<'a> Cursor<'a> {
-    fn enter_object(&mut self) -> Result<(), Fault> {
-        if self.peek() != Ok(b'{') {
-            return Err(self.fault(What::NoObject));
+    fn enter(&mut self, open: u8, otherwise: What) -> Result<(), Fault> {
+        if self.peek() != Ok(open) {
+            return Err(self.fault(otherwise));
         }
         self.at += 1;
         self.depth += 1;
         if self.depth > DEPTH_MAX { Err(self.fault(What::TooDeep)) } else { Ok(()) }
     }
 
-    fn leave_object(&mut self) -> Result<(), Fault> {
+    fn leave(&mut self) -> Result<(), Fault> {
         self.at += 1;
         self.depth -= 1;
         Ok(())
