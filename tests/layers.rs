@@ -38,40 +38,44 @@ const VOCABULARY_NEVER: &[&str] =
 const LAYERS: [Layer; 6] = [
     Layer {
         name: "vocabulary",
-        modules: &["clock", "fault", "id", "metrics", "sabotage"],
-        may_use: &["clock", "fault", "id", "metrics", "sabotage"],
+        modules: &["clock", "columns", "fault", "id", "metrics", "sabotage"],
+        may_use: &["clock", "columns", "fault", "id", "metrics", "sabotage"],
         never: VOCABULARY_NEVER,
     },
     Layer {
         name: "wire",
         modules: &["wire"],
-        may_use: &["clock", "fault", "id", "metrics", "sabotage", "wire"],
+        may_use: &["clock", "columns", "fault", "id", "metrics", "sabotage", "wire"],
         never: OUTSIDE,
     },
     Layer {
         name: "domain",
         modules: &["domain"],
-        may_use: &["clock", "fault", "id", "metrics", "sabotage", "domain"],
+        may_use: &["clock", "columns", "fault", "id", "metrics", "sabotage", "domain"],
         never: OUTSIDE,
     },
     Layer {
         name: "pipeline",
         modules: &["pipeline"],
-        may_use: &["clock", "fault", "id", "metrics", "sabotage", "wire", "domain", "pipeline"],
+        may_use: &[
+            "clock", "columns", "fault", "id", "metrics", "sabotage", "wire", "domain", "pipeline",
+        ],
         never: OUTSIDE,
     },
     Layer {
         name: "edge",
         modules: &["edge"],
-        may_use: &["clock", "fault", "id", "metrics", "sabotage", "wire", "pipeline", "edge"],
+        may_use: &[
+            "clock", "columns", "fault", "id", "metrics", "sabotage", "wire", "pipeline", "edge",
+        ],
         never: &["tokio", "tracing_subscriber"],
     },
     Layer {
         name: "shard",
         modules: &["shard", "pool"],
         may_use: &[
-            "clock", "fault", "id", "metrics", "sabotage", "wire", "pipeline", "edge", "shard",
-            "pool",
+            "clock", "columns", "fault", "id", "metrics", "sabotage", "wire", "pipeline", "edge",
+            "shard", "pool",
         ],
         never: &["tokio", "tracing_subscriber"],
     },

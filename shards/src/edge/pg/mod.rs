@@ -1,0 +1,4 @@
+//! PostgreSQL: schemas of companies, and rows written in batches. Async over `tokio_postgres::Client`; the
+//! connection under it is the caller's.
+
+pub mod migrate;

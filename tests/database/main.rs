@@ -1,0 +1,6 @@
+//! What is written to PostgreSQL, against a real one: schemas of companies, and rows written in batches. Rows
+//! are read back by a client that knows nothing of daisi.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test")]
+
+mod migrations;
+mod world;
