@@ -2,5 +2,8 @@
 //! are read back by a client that knows nothing of daisi.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test")]
 
+mod bench;
+mod make;
+mod messages;
 mod migrations;
 mod world;

@@ -1,7 +1,8 @@
 //! Chat events become rows of a company's schema. Pure: no sockets, no clocks. Source: contract `ingest.md`.
 //!
-//! Modules: `event`, `position` (vocabulary).
+//! Modules, bottom to top: `event`, `position` (vocabulary); `batch` (events to calls of statements).
 
+pub mod batch;
 mod event;
 mod position;
 

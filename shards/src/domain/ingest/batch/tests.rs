@@ -1,0 +1,1 @@
+//! Claims about batches, on the calls they make.
