@@ -8,6 +8,7 @@ CREATE TABLE IF NOT EXISTS {schema}.daisi_post_scans (
     published_at timestamptz NOT NULL,
     due_at timestamptz NOT NULL,
     done_at timestamptz,
+    after_id text NOT NULL DEFAULT '',
     PRIMARY KEY (agent_id, stream, stream_sequence, published_at)
 );
 CREATE INDEX IF NOT EXISTS idx_daisi_post_scans_due ON {schema}.daisi_post_scans (due_at)

@@ -5,7 +5,9 @@
 
 pub mod class;
 
-pub use crate::domain::ingest::batch::{Batch, Fate, Hints, Item, Refused, Settings};
+pub use crate::domain::ingest::batch::{
+    Batch, Fate, Hints, Item, POST_SCAN_RUN, Refused, Settings, suspicious_timestamps,
+};
 pub use class::Class;
 
 use hashbrown::HashMap;

@@ -4,9 +4,10 @@
 
 use super::cache::Cache;
 use super::migrate::{self, MigrateError, Options};
-use super::param::{params, types};
+use super::param::{Param, params, types};
 use crate::columns::Call;
-use crate::pipeline::commit::{Batch, Class, Commit, Failure, Hints, Item, Step};
+use crate::id::SchemaName;
+use crate::pipeline::commit::{Batch, Class, Commit, Failure, Hints, Item, POST_SCAN_RUN, Step};
 use futures_lite::StreamExt;
 use std::fmt::Write;
 use std::future::poll_fn;
@@ -126,6 +127,36 @@ impl Session {
             return written;
         }
         self.client.batch_execute("COMMIT").await.map_err(|error| failure(&error, None))
+    }
+
+    /// Works on one page of one post-scan of `company` that is due: a timer's task. Is there more?
+    ///
+    /// # Errors
+    /// Nothing of the page is committed; it is looked at again.
+    pub async fn post_scan(&self, company: &str, now_ns: u64) -> Result<bool, Failure> {
+        let Some(schema) = SchemaName::of(company) else { return Ok(false) };
+        let text = (POST_SCAN_RUN.text)(&schema.quoted());
+        let scanned = async {
+            self.client
+                .batch_execute(
+                    "BEGIN; SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on; \
+                     SET LOCAL enable_mergejoin = on",
+                )
+                .await?;
+            let statement = self.client.prepare_typed(&text, &types(&[])).await?;
+            let (company, now) = (Param::Text(company), Param::Time(now_ns));
+            let row =
+                self.client.query_one(&statement, &[&company, &now, &Param::Text("")]).await?;
+            self.client.batch_execute("COMMIT").await?;
+            row.try_get::<_, i32>(1)
+        };
+        match scanned.await {
+            Ok(scans) => Ok(scans > 0),
+            Err(error) => {
+                let _rolled_back = self.client.batch_execute("ROLLBACK").await;
+                Err(failure(&error, None))
+            }
+        }
     }
 
     async fn transact(&mut self, batch: &mut Batch, numbers: &[usize]) -> Result<(), Failure> {

@@ -20,6 +20,7 @@ mod statements;
 
 pub use hints::Hints;
 pub use rows::suspicious_timestamps;
+pub use statements::POST_SCAN_RUN;
 
 use super::{Event, Position};
 use crate::columns::{Answer, Call, Scalars, Statement};

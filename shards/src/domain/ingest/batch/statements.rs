@@ -230,6 +230,15 @@ statement!(
     List
 );
 
+/// Works on one page of one scan that is due (section 5.9); says how many contacts it looked at, and whether
+/// there was a scan. Joins whole tables of an agent: it wants the planner's full choice.
+pub static POST_SCAN_RUN: Statement = Statement {
+    name: "post_scan_run",
+    text: |s| expand(include_str!("../sql/post_scan_run.sql"), s, &[]),
+    types: &[],
+    answer: Answer::List,
+};
+
 static MESSAGES: Spec = counting(&MESSAGES_S, &MESSAGES_ASK, MESSAGE_ASKS, MESSAGE_COLUMNS);
 static MESSAGES_UNDATED: Spec =
     counting(&MESSAGES_UNDATED_S, &MESSAGES_UNDATED_ASK, MESSAGE_ASKS, MESSAGE_COLUMNS);
