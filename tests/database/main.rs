@@ -7,4 +7,5 @@ mod contacts;
 mod make;
 mod messages;
 mod migrations;
+mod trouble;
 mod world;
