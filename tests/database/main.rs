@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test")]
 
 mod bench;
+mod connect;
 mod contacts;
 mod make;
 mod messages;

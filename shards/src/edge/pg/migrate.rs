@@ -121,7 +121,7 @@ pub enum MigrateError {
     #[error("{0:?} is no name of a publication: 1 to 63 of A-Z a-z 0-9 _ -")]
     BadPublication(String),
     /// PostgreSQL refused, or is away.
-    #[error("{}", describe(.0))]
+    #[error("{}", super::describe(.0))]
     Database(#[from] Error),
 }
 
@@ -381,12 +381,6 @@ fn digest(text: &str) -> String {
         let _infallible = write!(hex, "{byte:02x}");
         hex
     })
-}
-
-/// The error with its cause; the crate's own text is one word ("db error").
-fn describe(error: &Error) -> String {
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 #[cfg(test)]
