@@ -126,7 +126,7 @@ fn write_all(
 }
 
 // Name resolution blocks, so a name goes to the executor's helper thread; an address does not.
-async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+pub(super) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if let Ok(address) = host.trim_matches(['[', ']']).parse() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }

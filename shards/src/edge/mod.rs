@@ -4,6 +4,7 @@
 pub mod inbox;
 pub mod link;
 pub mod mailbox;
+pub mod pg;
 pub mod target;
 pub mod tls;
 

@@ -7,6 +7,7 @@
 
 mod bus;
 mod cdc;
+pub mod commit;
 mod effect;
 mod flight;
 mod lease;

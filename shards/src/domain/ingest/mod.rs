@@ -1,11 +1,13 @@
 //! Chat events become rows of a company's schema. Pure: no sockets, no clocks. Source: contract `ingest.md`.
 //!
 //! From a message to an event: [`Catalog::route`] reads its subject, [`Body::of`] mends its payload, and
-//! [`Route::decode`] makes an [`Event`] or a [`Refusal`].
+//! [`Route::decode`] makes an [`Event`] or a [`Refusal`]. From events to the database: [`batch`].
 //!
 //! Modules, bottom to top: `event`, `position`, `refusal` (vocabulary); `subject`, `body` (the two halves of
-//! a message); `decode` (reading); `schema` (wording); `catalog` (which events there are).
+//! a message); `decode` (reading); `schema` (wording); `catalog` (which events there are); `batch` (events to
+//! calls of statements).
 
+pub mod batch;
 mod body;
 mod catalog;
 mod decode;

@@ -1,0 +1,17 @@
+//! PostgreSQL: schemas of companies, and rows written in batches. Async over `tokio_postgres::Client`; the
+//! connection under it is the caller's.
+
+mod cache;
+pub mod connect;
+pub mod migrate;
+mod param;
+mod stream;
+pub mod write;
+
+pub use stream::{PgTls, Secured};
+
+/// The error with its cause; the crate's own text is one word ("db error"). Neither holds values.
+fn describe(error: &tokio_postgres::Error) -> String {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}
