@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use loadtest::load::LoadArgs;
 
 use crate::config::plan::{Plan, PlanError};
 use crate::config::{Config, Problem, Sources, reference};
@@ -18,6 +19,7 @@ Exit codes:
 
 Examples:
   daisi demo                                    the whole path on this machine, nothing to install
+  daisi load --rate 500 --duration 2m           events of agents to the configured server
   daisi --config daisi.toml config check        every problem of a file at once
   daisi --config daisi.toml doctor              what this host and the servers lack
   daisi --config daisi.toml --set log.level=debug run
@@ -70,6 +72,8 @@ pub enum Command {
     Run,
     /// Show the whole path on this machine: private servers, generated events, a check of every one.
     Demo,
+    /// Publish events as agents do, at a rate, or print them; tell what must become of them.
+    Load(Box<LoadArgs>),
     /// Tell what this host and the servers lack, with the remedy, and what survives which failure.
     Doctor(DoctorArgs),
     /// Check, show or explain the configuration.

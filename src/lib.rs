@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::expect_used, clippy::unwrap_used, clippy::cast_possible_wrap))]
 
 pub mod host;
+pub mod load;
 
 pub mod cli;
 pub mod config;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use daisi::cli::{self, Cli, Command, Exit};
-use daisi::{demo, doctor, host, process};
+use daisi::{demo, doctor, host, load, process};
+use loadtest::load::with_old_flags;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
         );
         return Exit::Failed.into();
     }
-    dispatch(&Cli::parse()).into()
+    dispatch(&Cli::parse_from(with_old_flags(std::env::args_os()))).into()
 }
 
 #[inline(never)]
@@ -28,6 +29,7 @@ fn dispatch(cli: &Cli) -> Exit {
     match &cli.command {
         Command::Run => run(cli),
         Command::Demo => demo::run(),
+        Command::Load(args) => load::main(&cli.global, args),
         Command::Doctor(args) => doctor::main(&cli.global, *args),
         Command::Config(command) => cli::config(&cli.global, *command),
         Command::Version => cli::version(),

@@ -54,3 +54,18 @@ fn doctor_answers_in_json_and_fails_where_no_server_listens() {
     let output = daisi(&["doctor", "--json"], &env);
     assert!(output.stdout.starts_with(b"{") && output.stdout.ends_with(b"}\n"));
 }
+
+#[test]
+fn load_prints_the_same_events_twice_and_takes_the_old_testers_options() {
+    let lines = daisi(&["load", "--print", "--count", "50", "--subjects", "all"], &[]);
+    assert_eq!(lines.status.code(), Some(0));
+    assert_eq!(lines.stdout.iter().filter(|byte| **byte == b'\n').count(), 50);
+    let old = ["load", "--print", "--count", "50", "-subjects", "all", "-rate=0"];
+    assert_eq!(daisi(&old, &[]).stdout, lines.stdout);
+    check(&["load", "-subjects", "v1.agents"], &[], 2, "", "v1.connection.update");
+    // Port 1 of loopback: nothing listens there.
+    let nowhere = [("NATS_URL", "nats://127.0.0.1:1")];
+    check(&["load", "--count", "1"], &nowhere, 1, "", "socket");
+    let tls = [("NATS_URL", "tls://127.0.0.1:1")];
+    check(&["load", "--count", "1"], &tls, 2, "", "no TLS");
+}

@@ -82,6 +82,16 @@ pub enum ClientError {
         /// Its words.
         description: String,
     },
+    /// More than the server takes.
+    #[error("an event of {size} bytes for {subject:?}; the server takes {size_max}")]
+    TooLarge {
+        /// Where it was to go.
+        subject: String,
+        /// Its size in bytes.
+        size: u64,
+        /// `max_payload` of the server.
+        size_max: u64,
+    },
     /// A subject that must not be sent.
     #[error("subject: {0}")]
     Subject(#[from] SubjectError),

@@ -4,14 +4,17 @@
 
 mod company;
 mod defect;
+pub mod ingest;
 mod kept;
 mod names;
 mod profile;
+mod put;
 mod row;
 mod text;
 
 use fastrand::Rng;
 
+use crate::send::{Outgoing, Source};
 use company::{Change, Company};
 pub use defect::Defect;
 use kept::Memory;
@@ -81,6 +84,32 @@ impl Event<'_> {
         if let Some(at) = self.sent_at {
             write_padded(&mut self.payload[at..at + SENT_NS_PLACEHOLDER.len()], sent_ns);
         }
+    }
+}
+
+impl Outgoing for Event<'_> {
+    fn subject(&self) -> &str {
+        self.subject
+    }
+
+    fn payload(&self) -> &[u8] {
+        self.payload
+    }
+
+    fn msg_id(&self) -> Option<&str> {
+        Some(self.msg_id)
+    }
+
+    fn stamp(&mut self, sent_ns: u64) {
+        Event::stamp(self, sent_ns);
+    }
+}
+
+impl Source for Generator {
+    type Event<'a> = Event<'a>;
+
+    fn next(&mut self) -> Event<'_> {
+        Generator::next(self)
     }
 }
 

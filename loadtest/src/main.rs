@@ -2,16 +2,17 @@
 //! `run` publishes them and checks what daisi makes of them.
 
 use std::error::Error;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use loadtest::client::{Client, StreamSpec};
-use loadtest::generate::{Event, Expect, Generator, Profile};
-use loadtest::run::{Observe, is_stopped, run, stop_sign};
-use loadtest::send::{SendPlan, send};
+use clap::{Args, Parser, Subcommand};
+use loadtest::client::Client;
+use loadtest::generate::Profile;
+use loadtest::load::{self, LoadArgs, LoadError, with_old_flags};
+use loadtest::run::{Observe, run, stop_sign};
+use loadtest::send::SendPlan;
 use loadtest::stack::{NatsOptions, PostgresOptions, RedisOptions, Stack};
 
 #[derive(Debug, Parser)]
@@ -30,17 +31,8 @@ enum Command {
         #[arg(long)]
         no_postgres: bool,
     },
-    /// Print events as lines of JSON, or publish them to the stream of `cdc.*.*`.
-    Generate {
-        #[command(flatten)]
-        workload: Workload,
-        /// Publish to this server instead of printing; creates `cdc_events_stream` if need be.
-        #[arg(long)]
-        nats_url: Option<String>,
-        /// What to print; `none` measures the generator alone.
-        #[arg(long, value_enum, default_value_t = Format::Lines)]
-        format: Format,
-    },
+    /// Publish events, or print them, and tell what must become of them. The same as `daisi load`.
+    Generate(LoadArgs),
     /// Publish events and check what comes out on `wa.>`; ends with 1 unless all is well.
     Run {
         #[command(flatten)]
@@ -92,19 +84,11 @@ struct Workload {
     window: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// One JSON object a line: subject, msg_id, what must become of it, payload.
-    Lines,
-    /// Nothing.
-    None,
-}
-
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().command {
+    let arguments = with_old_flags(std::env::args_os());
+    let outcome = match Arguments::parse_from(arguments).command {
         Command::Stack { no_postgres } => hold_stack(no_postgres),
-        Command::Generate { workload, nats_url: None, format } => print_events(&workload, format),
-        Command::Generate { workload, nats_url: Some(url), .. } => publish(&workload, &url),
+        Command::Generate(args) => generate(&args),
         Command::Run { workload, nats_url, stream, drain, json } => {
             run_and_check(&workload, nats_url, stream, drain, json)
         }
@@ -153,74 +137,15 @@ fn hold_stack(no_postgres: bool) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_events(workload: &Workload, format: Format) -> Outcome {
-    let stop = stop_sign()?;
-    let mut generator = Generator::new(workload.profile()?);
-    let mut out = BufWriter::with_capacity(1 << 20, io::stdout().lock());
-    let (started, mut bytes) = (Instant::now(), 0);
-    let mut told = 0;
-    while told < workload.count && !is_stopped(&stop) {
-        let event = generator.next();
-        bytes += event.payload.len();
-        told += 1;
-        if format == Format::Lines && !print_line(&mut out, &event)? {
-            return Ok(ExitCode::SUCCESS);
+fn generate(args: &LoadArgs) -> Outcome {
+    let nats_url = std::env::var("NATS_URL").unwrap_or_else(|_| "nats://127.0.0.1:4222".into());
+    match load::run(args, || Ok(nats_url)) {
+        Err(LoadError::Usage(what)) => {
+            eprintln!("loadtest: {what}");
+            Ok(ExitCode::from(2))
         }
-        if workload.rate > 0.0 {
-            let planned = started + Duration::from_secs_f64(told as f64 / workload.rate);
-            std::thread::sleep(planned.saturating_duration_since(Instant::now()));
-        }
+        other => Ok(other.map(|()| ExitCode::SUCCESS)?),
     }
-    out.flush()?;
-    let seconds = started.elapsed().as_secs_f64();
-    eprintln!(
-        "{told} events, {:.0} bytes on average, {:.0} events/s",
-        bytes as f64 / told.max(1) as f64,
-        told as f64 / seconds
-    );
-    Ok(ExitCode::SUCCESS)
-}
-
-/// False when nobody reads any more, as `head` does.
-fn print_line(out: &mut impl Write, event: &Event<'_>) -> io::Result<bool> {
-    let expect = match event.expect {
-        Expect::Forward { subject, .. } => format!("forward {subject}"),
-        Expect::Duplicate => "duplicate".into(),
-        Expect::Filtered => "filtered".into(),
-        Expect::DeadLetter { reason } => format!("dead_letter {}", reason.name()),
-    };
-    let line = serde_json::json!({
-        "subject": event.subject,
-        "msg_id": event.msg_id,
-        "expect": expect,
-        "payload": String::from_utf8_lossy(event.payload),
-    });
-    match writeln!(out, "{line}") {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(e) => Err(e),
-    }
-}
-
-fn publish(workload: &Workload, url: &str) -> Outcome {
-    let stop = stop_sign()?;
-    create_source(url)?;
-    let mut generator = Generator::new(workload.profile()?);
-    let sent = send(&workload.plan(url.to_owned()), &mut generator, &stop, |_| ())?;
-    let rate = sent.acked as f64 / sent.elapsed.as_secs_f64();
-    println!("{} events acknowledged in {:.3?}, {rate:.0} events/s", sent.acked, sent.elapsed);
-    Ok(ExitCode::SUCCESS)
-}
-
-/// The stream of the contract (cdc.md, section 1.2); an existing one is left as it is.
-fn create_source(url: &str) -> Result<(), Box<dyn Error>> {
-    let mut client = Client::connect(url)?;
-    let name = "cdc_events_stream";
-    if client.stream_range(name).is_err() {
-        let duplicate_window = Duration::from_secs(120);
-        client.create_stream(StreamSpec { name, subjects: &["cdc.*.*"], duplicate_window })?;
-    }
-    Ok(())
 }
 
 fn run_and_check(
@@ -231,7 +156,7 @@ fn run_and_check(
     json: bool,
 ) -> Outcome {
     let stop = stop_sign()?;
-    create_source(&url)?;
+    load::ensure_source(&mut Client::connect(&url)?)?;
     let observe = match stream {
         Some(name) => Observe::Stream { name },
         None => Observe::Live { pattern: "wa.>".into() },

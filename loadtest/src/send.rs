@@ -4,6 +4,7 @@
 //! PubAck are sent again, in order, under the same `Nats-Msg-Id`.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,19 +13,56 @@ use shards::wire::nats::jetstream::PubAck;
 use shards::wire::nats::op::Msg;
 
 use crate::client::{Client, ClientError};
-use crate::generate::{Event, Generator};
+use crate::meter::Meter;
+
+/// Something to be published.
+pub trait Outgoing {
+    /// Where it goes.
+    fn subject(&self) -> &str;
+    /// Its body.
+    fn payload(&self) -> &[u8];
+    /// Its `Nats-Msg-Id`. Without one a resend may be stored a second time.
+    fn msg_id(&self) -> Option<&str>;
+    /// The header `CompanyID`.
+    fn company(&self) -> Option<&str> {
+        None
+    }
+    /// Which series of the plan's meter it belongs to.
+    fn series(&self) -> usize {
+        0
+    }
+    /// Takes the (planned) time of sending, nanoseconds since the epoch.
+    fn stamp(&mut self, _sent_ns: u64) {}
+}
+
+/// What makes events, one after another.
+pub trait Source {
+    /// One event, borrowed until the next.
+    type Event<'a>: Outgoing
+    where
+        Self: 'a;
+
+    /// The next event. There is always one.
+    fn next(&mut self) -> Self::Event<'_>;
+}
 
 /// How events are sent.
 #[derive(Clone, Debug)]
 pub struct SendPlan {
     /// Where to.
     pub url: String,
-    /// Events to send.
+    /// Events to send at most.
     pub count: u64,
+    /// No event is begun that is planned for later than this after the start.
+    pub duration: Option<Duration>,
     /// Events a second; 0 sends as fast as the window lets.
     pub rate: f64,
     /// Publishes without a PubAck at a time. 512 to 1024 is where JetStream's rate levels off.
     pub window: usize,
+    /// Publishes written in one go; those that are due go out even if they are fewer.
+    pub batch: usize,
+    /// Counts each publish.
+    pub meter: Option<Arc<Meter>>,
     /// How long a PubAck may take before the connection is given up and everything sent again.
     pub ack_max: Duration,
     /// How long the server may be away, or refuse, in one piece before sending fails.
@@ -37,8 +75,11 @@ impl SendPlan {
         Self {
             url: url.into(),
             count,
+            duration: None,
             rate: 0.0,
             window: 1024,
+            batch: 1024,
+            meter: None,
             ack_max: Duration::from_secs(5),
             outage_max: Duration::from_secs(60),
         }
@@ -54,6 +95,8 @@ pub struct Sent {
     pub acked_again: u64,
     /// Publishes repeated after a reconnect or a refusal.
     pub resent: u64,
+    /// Of these, the ones without a `Nats-Msg-Id`: as many may be stored twice.
+    pub resent_bare: u64,
     /// Connections made after the first.
     pub reconnects: u64,
     /// From the first planned time to the last PubAck.
@@ -65,30 +108,35 @@ pub struct Sent {
     pub ack_us: Histogram<u64>,
 }
 
-/// Sends until `plan.count` events have their PubAck or `stop` is set; `before` sees every event first.
+/// Sends until `plan.count` events have their PubAck, or until the plan's time is over or `stop` is set
+/// and all that was begun has its PubAck; `before` sees every event first.
 ///
 /// # Errors
-/// What kept the server away for longer than `plan.outage_max`.
-pub fn send(
+/// What kept the server away for longer than `plan.outage_max`, or an event that it never takes.
+pub fn send<S: Source>(
     plan: &SendPlan,
-    generator: &mut Generator,
+    source: &mut S,
     stop: &AtomicBool,
-    mut before: impl FnMut(&Event<'_>),
+    mut before: impl FnMut(&S::Event<'_>),
 ) -> Result<Sent, ClientError> {
     let mut sender = Sender::new(plan)?;
     let mut drawn = 0;
     while sender.sent.acked < plan.count {
-        let is_stopping = stop.load(Ordering::Relaxed);
-        if is_stopping && sender.pending.is_empty() {
+        let is_ending = stop.load(Ordering::Relaxed) || sender.is_over(drawn);
+        if is_ending && sender.pending.is_empty() {
             break;
         }
-        while !is_stopping && drawn < plan.count && sender.may_send(drawn) {
-            let mut event = generator.next();
+        let written = sender.pending.len();
+        while !is_ending && drawn < plan.count && sender.may_send(drawn) && !sender.is_over(drawn) {
+            let mut event = source.next();
             before(&event);
-            sender.queue(drawn, &mut event);
+            sender.queue(drawn, &mut event)?;
             drawn += 1;
+            if sender.pending.len() - written >= plan.batch {
+                break;
+            }
         }
-        let is_done = is_stopping || drawn == plan.count;
+        let is_done = is_ending || drawn == plan.count;
         let wake = if is_done { None } else { Some(sender.planned(drawn)) };
         if let Err(error) = sender.turn(wake) {
             sender.recover(error)?;
@@ -107,8 +155,12 @@ pub fn wall_ns() -> u64 {
 #[derive(Debug, Default)]
 struct Pending {
     subject: String,
+    /// Empty for none.
     msg_id: String,
+    /// Empty for none.
+    company: String,
     payload: Vec<u8>,
+    series: usize,
     planned: Option<Instant>,
     is_acked: bool,
 }
@@ -138,6 +190,7 @@ impl<'a> Sender<'a> {
             acked: 0,
             acked_again: 0,
             resent: 0,
+            resent_bare: 0,
             reconnects: 0,
             elapsed: Duration::ZERO,
             behind_max: Duration::ZERO,
@@ -167,30 +220,53 @@ impl<'a> Sender<'a> {
         self.start + Duration::from_secs_f64(number as f64 / self.plan.rate)
     }
 
+    /// Whether the event's time lies behind the plan's.
+    fn is_over(&self, number: u64) -> bool {
+        let since = self.planned(number).saturating_duration_since(self.start);
+        self.plan.duration.is_some_and(|duration| since >= duration)
+    }
+
     fn may_send(&self, number: u64) -> bool {
         self.pending.len() < self.plan.window && self.planned(number) <= Instant::now()
     }
 
-    fn queue(&mut self, number: u64, event: &mut Event<'_>) {
+    fn queue(&mut self, number: u64, event: &mut impl Outgoing) -> Result<(), ClientError> {
+        let (size, size_max) = (event.payload().len() as u64, self.client.info().max_payload);
+        if size > size_max {
+            // Written, it would cost the connection, and again after each new one.
+            return Err(ClientError::TooLarge { subject: event.subject().into(), size, size_max });
+        }
         let planned = self.planned(number);
         let since = planned.saturating_duration_since(self.start);
         self.sent.behind_max = self.sent.behind_max.max(planned.elapsed());
         event.stamp(self.start_ns + since.as_nanos() as u64);
         let mut slot = self.spare.pop().unwrap_or_default();
-        event.subject.clone_into(&mut slot.subject);
-        event.msg_id.clone_into(&mut slot.msg_id);
+        event.subject().clone_into(&mut slot.subject);
+        event.msg_id().unwrap_or_default().clone_into(&mut slot.msg_id);
+        event.company().unwrap_or_default().clone_into(&mut slot.company);
         slot.payload.clear();
-        slot.payload.extend_from_slice(event.payload);
+        slot.payload.extend_from_slice(event.payload());
+        slot.series = event.series();
         (slot.planned, slot.is_acked) = (Some(planned), false);
         self.pending.push_back(slot);
+        Ok(())
     }
 
     /// Writes what is queued, takes in what has come; waits for either until `wake`.
     fn turn(&mut self, wake: Option<Instant>) -> Result<(), ClientError> {
         for (at, slot) in self.pending.iter().enumerate().skip(self.written) {
             let reply = reply_subject(&mut self.replies, self.first + at as u64);
-            let headers = [("Nats-Msg-Id", slot.msg_id.as_str())];
-            self.client.publish_with(&slot.subject, Some(reply), &headers, &slot.payload)?;
+            let headers = [("Nats-Msg-Id", &*slot.msg_id), ("CompanyID", &*slot.company)];
+            let headers = match (slot.msg_id.is_empty(), slot.company.is_empty()) {
+                (false, false) => &headers[..],
+                (false, true) => &headers[..1],
+                (true, false) => &headers[1..],
+                (true, true) => &[],
+            };
+            if let Some(meter) = &self.plan.meter {
+                meter.attempt(slot.series);
+            }
+            self.client.publish_with(&slot.subject, Some(reply), headers, &slot.payload)?;
         }
         self.written = self.pending.len();
         self.client.flush()?;
@@ -227,6 +303,9 @@ impl<'a> Sender<'a> {
         let ack = PubAck::parse(message.payload())
             .map_err(|error| ClientError::Server(error.to_string()))?;
         slot.is_acked = true;
+        if let Some(meter) = &self.plan.meter {
+            meter.publish(slot.series);
+        }
         self.progress_at = Instant::now();
         self.acked_at = self.progress_at;
         self.sent.acked += 1;
@@ -247,6 +326,7 @@ impl<'a> Sender<'a> {
         if matches!(error, ClientError::Subject(_) | ClientError::Header(_)) {
             return Err(error);
         }
+        self.count_failed();
         let deadline = self.acked_at + self.plan.outage_max;
         while Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(50));
@@ -254,7 +334,10 @@ impl<'a> Sender<'a> {
                 Ok((client, replies)) => {
                     (self.client, self.replies) = (client, replies);
                     self.sent.reconnects += 1;
+                    let again = self.pending.iter().take(self.written);
                     self.sent.resent += self.written as u64;
+                    self.sent.resent_bare +=
+                        again.filter(|slot| slot.msg_id.is_empty()).count() as u64;
                     // Acknowledged ones in between go again too: order is worth more than their bytes,
                     // and their ids make the stream drop them.
                     self.written = 0;
@@ -265,6 +348,12 @@ impl<'a> Sender<'a> {
             }
         }
         Err(error)
+    }
+
+    fn count_failed(&self) {
+        let Some(meter) = &self.plan.meter else { return };
+        let failed = self.pending.iter().take(self.written).filter(|slot| !slot.is_acked);
+        failed.for_each(|slot| meter.fail(slot.series));
     }
 }
 

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use shards::clock::{parse_nanos, scaled, unit_nanos};
 use toml::de::DeValue;
 
 /// Checks one text; the error says what is wrong with it, in lower case.
@@ -282,46 +283,7 @@ fn read_counts(items: &[&str], items_max: usize, max: u64) -> Result<Value, Stri
 /// Reads a duration: numbers with units, as in `1m30s`, `250ms`, `1.5h`, `7d`; a bare `0` is zero.
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let mut rest = text;
-    let mut nanos: u128 = 0;
-    while !rest.is_empty() {
-        let number_len = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at(number_len);
-        let unit_len = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_len);
-        nanos = nanos.checked_add(scaled(number, duration_unit_nanos(unit)?)?)?;
-        rest = tail;
-    }
-    let nanos = u64::try_from(nanos).ok().filter(|_| !text.is_empty())?;
-    Some(Duration::from_nanos(nanos))
-}
-
-fn duration_unit_nanos(unit: &str) -> Option<u128> {
-    Some(match unit {
-        "ns" => 1,
-        "us" => 1_000,
-        "ms" => 1_000_000,
-        "s" => 1_000_000_000,
-        "m" => 60_000_000_000,
-        "h" => 3_600_000_000_000,
-        "d" => 86_400_000_000_000,
-        _ => return None,
-    })
-}
-
-/// `number` times `unit`, exactly: "1.5" of 60 is 90. No floating point, so nothing is rounded up.
-fn scaled(number: &str, unit: u128) -> Option<u128> {
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if fraction.len() > 9 || (whole.is_empty() && fraction.is_empty()) || whole.len() > 20 {
-        return None;
-    }
-    let parse =
-        |digits: &str| if digits.is_empty() { Some(0) } else { digits.parse::<u128>().ok() };
-    let divisor = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
-    Some(parse(whole)?.checked_mul(unit)? + parse(fraction)? * unit / divisor)
+    parse_nanos(text).map(Duration::from_nanos)
 }
 
 /// Reads a size: a number with `B`, `KiB`, `MiB`, `GiB`, `TiB` or none of them.
@@ -346,7 +308,7 @@ pub fn format_duration(span: Duration) -> String {
     let nanos = span.as_nanos();
     let units = ["d", "h", "m", "s", "ms", "us"];
     let whole = units.iter().find_map(|unit| {
-        let size = duration_unit_nanos(unit)?;
+        let size = unit_nanos(unit)?;
         (nanos >= size && nanos.is_multiple_of(size)).then(|| format!("{}{unit}", nanos / size))
     });
     whole.unwrap_or_else(|| if nanos == 0 { "0s".to_owned() } else { format!("{nanos}ns") })

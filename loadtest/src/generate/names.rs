@@ -2,9 +2,8 @@
 //! The subjects are what the contract says (cdc.md, sections 1.1 and 5.5), formed here a second time
 //! on purpose: a checker that asked daisi for them could not find it wrong.
 
-use std::fmt::Write as _;
-
 use super::company::{Change, Company};
+use super::put::rewrite;
 use super::row::{Mark, Row, Table};
 use super::{Event, Expect, Origin};
 
@@ -17,14 +16,6 @@ pub(super) struct Names {
     pub(super) event_id: String,
     agent: String,
     key: String,
-}
-
-/// Clears and fills a string. Writing to a String cannot fail.
-macro_rules! rewrite {
-    ($text:expr, $($format:tt)+) => {{
-        $text.clear();
-        let _ = write!($text, $($format)+);
-    }};
 }
 
 impl Names {

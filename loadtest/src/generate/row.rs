@@ -3,7 +3,8 @@
 
 use fastrand::Rng;
 
-use super::text::{Pool, TimeText, put_idempotency_key, put_number};
+use super::put::put;
+use super::text::{Pool, TimeText, put_idempotency_key};
 
 /// What stands where the sender writes its time: 19 digits, nanoseconds since the epoch.
 pub(super) const SENT_NS_PLACEHOLDER: &[u8; 19] = b"1000000000000000000";
@@ -74,39 +75,6 @@ pub(super) struct Writer {
     pub(super) pool: Pool,
     pub(super) rng: Rng,
     pub(super) scratch: Vec<u8>,
-}
-
-macro_rules! put {
-    ($out:expr, $($part:expr),+ $(,)?) => {{ $( $part.put($out); )+ }};
-}
-
-/// A piece of an event.
-trait Put {
-    fn put(&self, out: &mut Vec<u8>);
-}
-
-impl Put for &str {
-    fn put(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.as_bytes());
-    }
-}
-
-impl Put for u64 {
-    fn put(&self, out: &mut Vec<u8>) {
-        put_number(out, *self);
-    }
-}
-
-impl Put for TimeText {
-    fn put(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self);
-    }
-}
-
-impl Put for &[u8] {
-    fn put(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self);
-    }
 }
 
 impl Writer {

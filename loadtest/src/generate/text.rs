@@ -63,6 +63,13 @@ const WORDS: &[&str] = &[
     "Rp1.250.000",
     "<b>",
     "&",
+    "cafe\u{301}",
+    "n\u{303}a\u{308}\u{323}",
+    "ใช่ค่ะ",
+    "שלום, תודה",
+    "\u{202b}שקל 5\u{202c}",
+    "nggih,",
+    "udah di-transfer ya kak 🙏",
     "https://toko.example/p?id=9&x=1",
 ];
 
@@ -95,7 +102,12 @@ impl Pool {
 
     /// A text of whole words, of a drawn length.
     pub(super) fn text(&self, rng: &mut Rng) -> &str {
-        let length = self.lengths[rng.usize(..self.lengths.len())];
+        self.text_within(rng, TEXT_MAX)
+    }
+
+    /// As [`Self::text`], of about `bytes_max` at most: the word that passes it is whole.
+    pub(super) fn text_within(&self, rng: &mut Rng, bytes_max: usize) -> &str {
+        let length = self.lengths[rng.usize(..self.lengths.len())].min(bytes_max);
         let first = rng.usize(..self.starts.len() * 3 / 4);
         let start = self.starts[first];
         // Words average about eight bytes; the nearest boundary behind the length ends the text.
@@ -106,6 +118,11 @@ impl Pool {
     /// A piece of base64 as large as a preview picture.
     pub(super) fn thumbnail(&self, rng: &mut Rng) -> &str {
         let length = rng.usize(150..THUMBNAIL_MAX / 4) * 4;
+        self.base64(rng, length)
+    }
+
+    /// As many characters of base64; the pool has 9,600.
+    pub(super) fn base64(&self, rng: &mut Rng, length: usize) -> &str {
         let start = rng.usize(..self.base64.len() - length);
         &self.base64[start..start + length]
     }
