@@ -127,6 +127,10 @@ impl Setup {
                 self.send(now, settings, bus);
             }
             Err(trouble) => {
+                if self.step == Step::Extend {
+                    // It may have been done, or the stream be another by now: look again.
+                    self.step = Step::Inspect(Target::Source);
+                }
                 self.trouble = Some(trouble);
                 self.retry_at = Some(now.mono + RETRY);
             }
