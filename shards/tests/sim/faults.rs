@@ -121,6 +121,12 @@ pub(crate) fn draw(plan: &Plan, rng: &mut Rng, tally: &mut Tally) -> Vec<(u64, A
         let at = rng.u64(0..span);
         acts.push((at, draw_one(plan, rng, tally)));
     }
+    if plan.hands_over && plan.faults > 0 {
+        // The set-up is over in a moment, and has hardly any trouble of its own.
+        let faults = Box::new(JetStreamFaults { api_lost: Chance(0.2), ..Default::default() });
+        tally[9] += 1;
+        acts.push((0, Act::NatsSquall { faults, frame_cut: Chance::default(), length: SEC }));
+    }
     let calm = if plan.faults == 0 { 0 } else { span + rng.u64(0..4 * SEC) };
     acts.push((calm, Act::Calm));
     acts

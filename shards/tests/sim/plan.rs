@@ -17,6 +17,9 @@ use crate::peers::version::Version;
 
 /// Seeds from here on read the source in several partitions, which replicas share.
 pub(crate) const SPLIT: u64 = 1 << 32;
+/// Seeds from here on have a standby that takes over from a clean stop at the end, while all peers are slow;
+/// and a source stream that lacks a subject.
+pub(crate) const PAIR: u64 = 1 << 33;
 pub(crate) const STREAM: &str = "cdc_events_stream";
 pub(crate) const CONSUMER: &str = "daisi_cdc";
 pub(crate) const OUTPUT: &str = "wa_stream";
@@ -37,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) faults: usize,
     /// Drain everything at the end.
     pub(crate) ends_with_drain: bool,
+    /// Before that, the replica that reads is drained and another goes on.
+    pub(crate) hands_over: bool,
     /// Longest a shard is busy with a turn, ns.
     pub(crate) busy_max: u64,
     pub(crate) settings: Settings,
@@ -70,7 +75,12 @@ impl Plan {
     /// As `draw`, for a seed of either kind.
     pub(crate) fn of_seed(seed: u64, rng: &mut Rng) -> Self {
         let mut plan = Self::draw(rng);
-        if seed >= SPLIT {
+        if seed >= PAIR {
+            plan.replicas = 2;
+            plan.hands_over = true;
+            plan.settings.cdc.extend_stream = true;
+            plan.settings.cdc.source_stream.subjects.push("sequin.*.*.*.*".into());
+        } else if seed >= SPLIT {
             plan.settings.cdc.partitions = rng.u16(2..=4);
             plan.replicas = rng.usize(1..=3);
             plan.companies = rng.u16(2..=8);
@@ -101,6 +111,7 @@ impl Plan {
             },
             faults: if calm { 0 } else { rng.usize(1..=6) },
             ends_with_drain: rng.bool(),
+            hands_over: false,
             busy_max: one_of(rng, &[50_000, 500_000, 3 * MS]),
             settings,
         }

@@ -91,6 +91,7 @@ pub(crate) struct World {
     acts: BTreeMap<(u64, u64), Act>,
     acts_made: u64,
     calm_at: Option<u64>,
+    hand_over: HandOver,
     oracle: Oracle,
     trace: Option<VecDeque<String>>,
     trace_max: usize,
@@ -108,7 +109,10 @@ macro_rules! note {
 }
 
 mod act;
+mod hand_over;
 mod turn;
+
+use hand_over::HandOver;
 
 impl World {
     pub(crate) fn new(seed: u64, with_trace: bool, tally: &mut Tally) -> Self {
@@ -135,6 +139,7 @@ impl World {
             acts: BTreeMap::new(),
             acts_made: 0,
             calm_at: None,
+            hand_over: HandOver::Ahead,
             oracle: Oracle::default(),
             trace: with_trace.then(VecDeque::new),
             trace_max: crate::number("DAISI_SIM_TRACE", TRACE_MAX) as usize,
@@ -218,6 +223,7 @@ impl World {
 
     fn is_over(&mut self) -> Result<bool, Broken> {
         let Some(calm_at) = self.calm_at else { return Ok(false) };
+        self.look_at_hand_over()?;
         if self.left > 0 {
             return Ok(false);
         }
@@ -226,6 +232,10 @@ impl World {
             && self.oracle.is_settled(&self.nats)
             && self.replicas.iter().all(|r| r.shards.iter().all(idle))
             && (self.plan.parts().len() == 1 || self.has_drain_begun() || self.is_shared_evenly());
+        if settled && self.plan.hands_over && self.hand_over == HandOver::Ahead {
+            settled = false;
+            self.begin_hand_over();
+        }
         if settled && self.plan.ends_with_drain {
             settled = self.replicas.iter().all(|r| r.shards.is_empty());
             if !settled {
