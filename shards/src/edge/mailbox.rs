@@ -144,30 +144,3 @@ impl PostOffice {
         &self.lanes[usize::from(from.0) * self.shards + usize::from(to.0)]
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn looking_at_the_ring_shows_what_came_on_other_sockets() {
-        let (own, own_end) = bell().unwrap();
-        let (other, other_end) = bell().unwrap();
-        let looks = crate::pool::executor("looks", None).spawn(move || async move {
-            let (mut own_ears, mut other_ears) = (own_end.listen(), other_end.listen());
-            // As long as its socket's poll is in the ring, a stream does not read.
-            let mut hears =
-                async || poll_fn(|cx| Poll::Ready(other_ears.poll_rung(cx).is_ready())).await;
-            assert!(!hears().await, "nobody has rung");
-            other.ring();
-            for looks in 1..=3 {
-                own_ears.look_at_ring(&own).await;
-                if hears().await {
-                    return looks;
-                }
-            }
-            0
-        });
-        assert_ne!(looks.unwrap().join().unwrap(), 0, "it rang, and nobody heard");
-    }
-}
