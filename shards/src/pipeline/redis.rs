@@ -1,8 +1,9 @@
 //! The shard's Redis connection as the pipeline sees it: claims and done marks, pipelined, answered in
 //! order. Invariant: a command stays in `queue` until its reply has come, so that a new connection can
-//! ask again for everything the old one left open. Nothing waits for a done mark, so marks travel with the
-//! next claim, or at the next tick: at a low rate that halves the writes, the replies and both sides' wake-ups.
-//! Source: Redis manual, SET (NX with GET since 7.0).
+//! ask again for everything the old one left open. Source: Redis manual, SET (NX with GET since 7.0).
+//!
+//! Nothing waits for a done mark, so marks travel with the next claim, or at the next tick: at a low rate
+//! that halves the writes, the replies, and the wake-ups on both sides.
 
 use super::bus::FlightRef;
 use super::effect::Effect;
