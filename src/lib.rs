@@ -11,5 +11,6 @@ pub mod control;
 pub mod demo;
 pub mod doctor;
 pub mod process;
+pub mod schemas;
 pub mod telemetry;
 pub mod tls;

@@ -3,8 +3,8 @@
 //!
 //! An operator may put a schema of their own in place of ours. What they cannot do is admit more than the
 //! types hold, so the decoder stays; what is stricter in theirs can only be found by running it, for every
-//! event of that kind: a tree of the payload and a walk over it, tens of microseconds and hundreds of
-//! allocations for a message where the decoder alone takes one microsecond and none.
+//! event of that kind: a tree of the payload and a walk over it, 5 us and 50 allocations for a small message
+//! where the decoder alone takes 0.7 us and none (`benches/ingest_decode.rs`). The other kinds pay nothing.
 //!
 //! A second version of an event stands beside the first as one more [`Definition`].
 

@@ -78,6 +78,10 @@ impl Kind {
 
 /// A validated event. `company_id` of every item equals the subject's company, so it is not repeated here.
 #[derive(Clone, PartialEq, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "messages are most events; a box would cost each of them"
+)]
 pub enum Event<'a> {
     /// Section 2.1.
     ChatsUpsert(Chat<'a>),
