@@ -9,6 +9,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod doctor;
+pub mod migrate;
 pub mod process;
 pub mod telemetry;
 pub mod tls;

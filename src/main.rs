@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use daisi::cli::{self, Cli, Command, Exit};
-use daisi::{demo, doctor, host, process};
+use daisi::{demo, doctor, host, migrate, process};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,6 +29,7 @@ fn dispatch(cli: &Cli) -> Exit {
         Command::Run => run(cli),
         Command::Demo => demo::run(),
         Command::Doctor(args) => doctor::main(&cli.global, *args),
+        Command::Migrate(args) => migrate::main(&cli.global, args),
         Command::Config(command) => cli::config(&cli.global, *command),
         Command::Version => cli::version(),
     }
