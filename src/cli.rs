@@ -23,6 +23,7 @@ Examples:
   daisi --config daisi.toml config check        every problem of a file at once
   daisi --config daisi.toml doctor              what this host and the servers lack
   daisi --config daisi.toml --set log.level=debug run
+  daisi migrate --all --dry-run                 what an upgrade would do to the companies' schemas
   NATS_URL=nats://nats:4222 REDIS_URL=redis://redis:6379 daisi run";
 
 /// How a process ended. The numbers are an interface: scripts and service managers read them.
@@ -76,6 +77,8 @@ pub enum Command {
     Load(Box<LoadArgs>),
     /// Tell what this host and the servers lack, with the remedy, and what survives which failure.
     Doctor(DoctorArgs),
+    /// Bring schemas of companies in PostgreSQL up to this release; a running daisi does so by itself.
+    Migrate(MigrateArgs),
     /// Check, show or explain the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -95,6 +98,24 @@ pub struct DoctorArgs {
     /// Look at this host only; ask no server.
     #[arg(long)]
     pub offline: bool,
+}
+
+/// Options of `daisi migrate`.
+#[derive(Args, Clone, Debug)]
+#[command(group = clap::ArgGroup::new("whom").required(true).args(["company", "all"]))]
+pub struct MigrateArgs {
+    /// A company, spelt as in its subjects; may be repeated. Its schema is made if there is none.
+    #[arg(long, value_name = "COMPANY")]
+    pub company: Vec<String>,
+    /// Every company that has a schema.
+    #[arg(long)]
+    pub all: bool,
+    /// Tell what would be done, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Publication the tables join, for change capture; empty for none.
+    #[arg(long, value_name = "NAME", default_value = "daisi_pub")]
+    pub publication: String,
 }
 
 /// What to do with the configuration.

@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod doctor;
+pub mod migrate;
 pub mod process;
 pub mod schemas;
 pub mod telemetry;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use daisi::cli::{self, Cli, Command, Exit};
-use daisi::{demo, doctor, host, load, process};
+use daisi::{demo, doctor, host, load, migrate, process};
 use loadtest::load::with_old_flags;
 
 #[global_allocator]
@@ -31,6 +31,7 @@ fn dispatch(cli: &Cli) -> Exit {
         Command::Demo => demo::run(),
         Command::Load(args) => load::main(&cli.global, args),
         Command::Doctor(args) => doctor::main(&cli.global, *args),
+        Command::Migrate(args) => migrate::main(&cli.global, args),
         Command::Config(command) => cli::config(&cli.global, *command),
         Command::Version => cli::version(),
     }

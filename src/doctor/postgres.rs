@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use shards::edge::pg::describe;
 use tokio_postgres::{Client, NoTls};
 
 use super::Durability;
@@ -46,7 +47,8 @@ pub(super) fn examine(plan: &Plan, findings: &mut Vec<Finding>, durability: &mut
 
 async fn ask(dsn: &str) -> Result<Facts, String> {
     let work = async {
-        let (client, connection) = tokio_postgres::connect(dsn, NoTls).await.map_err(describe)?;
+        let (client, connection) =
+            tokio_postgres::connect(dsn, NoTls).await.map_err(|error| describe(&error))?;
         let driver = tokio::spawn(connection);
         let facts = Facts {
             version: show(&client, "server_version").await?,
@@ -61,19 +63,13 @@ async fn ask(dsn: &str) -> Result<Facts, String> {
 }
 
 async fn show(client: &Client, setting: &str) -> Result<String, String> {
-    let rows = client.simple_query(&format!("SHOW {setting}")).await.map_err(describe)?;
+    let rows =
+        client.simple_query(&format!("SHOW {setting}")).await.map_err(|error| describe(&error))?;
     let value = rows.iter().find_map(|message| match message {
         tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
         _ => None,
     });
     value.ok_or_else(|| format!("{setting} has no value"))
-}
-
-/// The error with its cause; the crate's own text is one word ("db error"). Neither holds the password.
-#[expect(clippy::needless_pass_by_value, reason = "it is the shape map_err wants")]
-fn describe(error: tokio_postgres::Error) -> String {
-    let cause = std::error::Error::source(&error).map(ToString::to_string);
-    cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 fn judge(facts: &Facts) -> [Finding; 3] {

@@ -180,6 +180,17 @@ fn many_companies_share_a_batch_and_a_small_cache() {
                     )
                 })
                 .collect();
+            // New ones are opened a few at a time, by as many writes.
+            let mut writes = 1;
+            while writer.write(&events).await.contains(&None) {
+                assert!(writer.commit.away().is_none() && writes < 20);
+                writes += 1;
+            }
+            assert_eq!(writes, if round == 0 { 10 } else { 1 });
+            let again = |(name, event, _): &(_, _, _), n| {
+                (*name, Clone::clone(event), at(REALTIME, 500 + round * 1000 + n))
+            };
+            let events: Vec<_> = events.iter().zip(0..).map(|(event, n)| again(event, n)).collect();
             writer.transactions.set(0);
             assert_eq!(writer.write(&events).await, vec![APPLIED; 120]);
             assert_eq!(writer.transactions.get(), 2);

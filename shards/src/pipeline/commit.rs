@@ -15,6 +15,9 @@ use std::collections::VecDeque;
 
 /// Companies written in one transaction: each holds some dozen locks of the server's few thousand.
 const COMPANIES_MAX: usize = 32;
+/// Companies met for the first time that one write opens: a new schema takes some 50 ms, and the others of the
+/// shard wait for it. Events of further ones are left for the next write.
+const OPENS_MAX: usize = 4;
 /// Attempts of one group that meets other writers, before that counts as the database being away.
 const CONFLICTS_MAX: u32 = 8;
 
@@ -86,8 +89,8 @@ struct Standing {
     event: u32,
     /// Its schema was asked for again.
     is_reopened: bool,
-    /// Its tables are locked: not in this write.
-    is_busy: bool,
+    /// Not in this write: its tables are locked, or enough others are being opened.
+    is_put_off: bool,
 }
 
 /// The state of one write. Reused.
@@ -118,11 +121,13 @@ impl Commit {
         let mut by_company: Vec<Vec<u32>> = Vec::new();
         for (event, name) in (0..).zip(companies) {
             let number = *numbers.entry(name).or_insert_with(|| {
+                let mut standing = Standing { event, ..Standing::default() };
                 if !self.known.contains_key(name) {
-                    self.to_open.push_back(event);
+                    standing.is_put_off = self.to_open.len() >= OPENS_MAX;
+                    self.to_open.extend((!standing.is_put_off).then_some(event));
                 }
                 by_company.push(Vec::new());
-                self.companies.push(Standing { event, ..Standing::default() });
+                self.companies.push(standing);
                 u32::try_from(by_company.len() - 1).unwrap_or(u32::MAX)
             });
             by_company[number as usize].push(event);
@@ -212,12 +217,13 @@ impl Commit {
         }
     }
 
-    /// The outcomes, in the order of the events; none where the database was away.
+    /// The outcomes, in the order of the events. Those without one are to be written again, in order: at once,
+    /// unless [`Commit::away`] tells why not.
     pub fn outcomes(&self) -> &[Option<Outcome>] {
         &self.outcomes
     }
 
-    /// Why some have no outcome.
+    /// Why some that were tried have no outcome.
     pub fn away(&self) -> Option<&Away> {
         self.away.as_ref()
     }
@@ -261,7 +267,7 @@ impl Commit {
 
     fn skip(&mut self, failure: Failure) {
         let Some(company) = self.company_at_fault(&failure) else { return self.give_up(failure) };
-        self.companies[company].is_busy = true;
+        self.companies[company].is_put_off = true;
         let Failure { sqlstate, message, .. } = failure;
         self.away = Some(Away { sqlstate, message });
     }
@@ -276,7 +282,7 @@ impl Commit {
 
     fn is_waiting(&self, event: u32) -> bool {
         let company = self.company_of[event as usize] as usize;
-        self.outcomes[event as usize].is_none() && !self.companies[company].is_busy
+        self.outcomes[event as usize].is_none() && !self.companies[company].is_put_off
     }
 
     fn give_up(&mut self, failure: Failure) {

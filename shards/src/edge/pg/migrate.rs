@@ -262,6 +262,54 @@ pub async fn companies(client: &Client) -> Result<Vec<String>, MigrateError> {
     Ok(found)
 }
 
+/// What of a schema depends on its rows and on the rights of the role.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Partitions of messages, the default one included.
+    pub partitions: u32,
+    /// Tables whose rows did not allow a unique (agent, phone).
+    pub not_unique: Vec<String>,
+    /// Tables that should be in the publication and are not.
+    pub not_published: Vec<String>,
+}
+
+/// Looks at a company's schema, which exists.
+///
+/// # Errors
+/// PostgreSQL refused, or is away.
+pub async fn facts(
+    client: &Client,
+    company: &str,
+    options: &Options,
+) -> Result<Facts, MigrateError> {
+    let schema = schema_of(company)?;
+    let publication = publication_of(options)?;
+    let text = fill(FACTS, &schema)
+        .replace("{bare}", schema.as_str())
+        .replace("{publication}", publication.unwrap_or_default());
+    let mut facts = Facts::default();
+    for row in rows_of(&client.simple_query(&text).await?) {
+        let value = row.get(1).unwrap_or_default();
+        match row.get(0) {
+            Some("partitions") => facts.partitions = value.parse().unwrap_or(0),
+            Some("not unique") => facts.not_unique.push(value.to_owned()),
+            Some("not published") if publication.is_some() => {
+                facts.not_published.push(value.to_owned());
+            }
+            _ => {}
+        }
+    }
+    Ok(facts)
+}
+
+const FACTS: &str = "\
+    SELECT 'partitions', count(*)::text FROM pg_inherits WHERE inhparent = '{schema}.messages'::regclass \
+    UNION ALL SELECT 'not unique', tab FROM unnest(ARRAY['contacts', 'onboarding_log']) AS tab \
+    WHERE to_regclass(format('{schema}.uq_%s_agent_phone', tab)) IS NULL \
+    UNION ALL SELECT 'not published', tab FROM unnest(ARRAY['agents', 'chats', 'contacts', 'messages_default']) AS tab \
+    WHERE NOT EXISTS (SELECT FROM pg_publication_tables WHERE pubname = '{publication}' \
+    AND schemaname = '{bare}' AND tablename = tab)";
+
 async fn migrate_locked(
     client: &Client,
     schema: &SchemaName,

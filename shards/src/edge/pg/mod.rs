@@ -11,7 +11,8 @@ pub mod write;
 pub use stream::{PgTls, Secured};
 
 /// The error with its cause; the crate's own text is one word ("db error"). Neither holds values.
-fn describe(error: &tokio_postgres::Error) -> String {
+#[must_use]
+pub fn describe(error: &tokio_postgres::Error) -> String {
     let cause = std::error::Error::source(error).map(ToString::to_string);
     cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }

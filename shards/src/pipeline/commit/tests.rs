@@ -5,9 +5,19 @@ use super::*;
 /// Drives a write of events of these companies; `answer` says what the database does with a group.
 fn drive(
     companies: &[&str],
-    mut answer: impl FnMut(&[u32]) -> Result<Fate, Failure>,
+    answer: impl FnMut(&[u32]) -> Result<Fate, Failure>,
 ) -> (Vec<Option<Outcome>>, Vec<Vec<u32>>, Commit) {
-    let (mut commit, mut tried) = (Commit::default(), Vec::new());
+    let mut commit = Commit::default();
+    let (outcomes, tried) = drive_on(&mut commit, companies, answer);
+    (outcomes, tried, commit)
+}
+
+fn drive_on(
+    commit: &mut Commit,
+    companies: &[&str],
+    mut answer: impl FnMut(&[u32]) -> Result<Fate, Failure>,
+) -> (Vec<Option<Outcome>>, Vec<Vec<u32>>) {
+    let mut tried = Vec::new();
     commit.begin(companies.iter().copied());
     loop {
         assert!(tried.len() < 1000, "no end: {tried:?}");
@@ -24,7 +34,7 @@ fn drive(
             }
         }
     }
-    (commit.outcomes().to_vec(), tried, commit)
+    (commit.outcomes().to_vec(), tried)
 }
 
 fn failure(class: Class, event: Option<usize>) -> Failure {
@@ -110,10 +120,21 @@ fn companies_share_a_transaction_up_to_a_bound() {
     let names: Vec<String> = (0..COMPANIES_MAX + 3).map(|n| n.to_string()).collect();
     let companies: Vec<&str> =
         names.iter().cycle().take(names.len() * 2).map(String::as_str).collect();
-    let (outcomes, tried, _) = drive(&companies, |_| Ok(Fate::Applied));
-    assert!(outcomes.iter().all(Option::is_some));
-    assert_eq!(tried.iter().map(Vec::len).collect::<Vec<_>>(), [COMPANIES_MAX * 2, 6]);
-    assert!(tried.iter().all(|events| events.is_sorted()));
+    let mut commit = Commit::default();
+    // New companies, a few at a time.
+    let mut writes = 0;
+    loop {
+        let (outcomes, tried) = drive_on(&mut commit, &companies, |_| Ok(Fate::Applied));
+        assert!(commit.away().is_none() && writes < 20);
+        writes += 1;
+        if outcomes.iter().all(Option::is_some) {
+            assert_eq!(tried.iter().map(Vec::len).collect::<Vec<_>>(), [COMPANIES_MAX * 2, 6]);
+            assert!(tried.iter().all(|events| events.is_sorted()));
+            break;
+        }
+        assert_eq!(outcomes.iter().flatten().count(), 2 * writes * OPENS_MAX);
+    }
+    assert_eq!(writes, names.len().div_ceil(OPENS_MAX));
 }
 
 #[test]
