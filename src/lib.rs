@@ -3,13 +3,13 @@
 #![cfg_attr(test, allow(clippy::expect_used, clippy::unwrap_used, clippy::cast_possible_wrap))]
 
 pub mod host;
-pub mod load;
 
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod demo;
 pub mod doctor;
+pub mod load;
 pub mod migrate;
 pub mod process;
 pub mod schemas;

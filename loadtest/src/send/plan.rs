@@ -1,0 +1,101 @@
+//! What a sender is given and what it tells: events from a source, how to send them, what was sent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::meter::Meter;
+
+/// Something to be published.
+pub trait Outgoing {
+    /// Where it goes.
+    fn subject(&self) -> &str;
+    /// Its body.
+    fn payload(&self) -> &[u8];
+    /// Its `Nats-Msg-Id`. Without one a resend may be stored a second time.
+    fn msg_id(&self) -> Option<&str>;
+    /// The header `CompanyID`.
+    fn company(&self) -> Option<&str> {
+        None
+    }
+    /// Which series of the plan's meter it belongs to.
+    fn series(&self) -> usize {
+        0
+    }
+    /// Takes the (planned) time of sending, nanoseconds since the epoch.
+    fn stamp(&mut self, _sent_ns: u64) {}
+}
+
+/// What makes events, one after another.
+pub trait Source {
+    /// One event, borrowed until the next.
+    type Event<'a>: Outgoing
+    where
+        Self: 'a;
+
+    /// The next event. There is always one.
+    fn next(&mut self) -> Self::Event<'_>;
+}
+
+/// How events are sent.
+#[derive(Clone, Debug)]
+pub struct SendPlan {
+    /// Where to.
+    pub url: String,
+    /// Events to send at most.
+    pub count: u64,
+    /// No event is begun that is planned for later than this after the start.
+    pub duration: Option<Duration>,
+    /// Events a second; 0 sends as fast as the window lets.
+    pub rate: f64,
+    /// Publishes without a PubAck at a time. 512 to 1024 is where JetStream's rate levels off.
+    pub window: usize,
+    /// Publishes written in one go; those that are due go out even if they are fewer.
+    pub batch: usize,
+    /// Counts each publish.
+    pub meter: Option<Arc<Meter>>,
+    /// How long a PubAck may take before the connection is given up and everything sent again.
+    pub ack_max: Duration,
+    /// How long the server may be away, or refuse, in one piece before sending fails.
+    pub outage_max: Duration,
+}
+
+impl SendPlan {
+    /// `count` events to `url` as fast as a window of 1024 lets, through outages of up to 60 s.
+    pub fn new(url: impl Into<String>, count: u64) -> Self {
+        Self {
+            url: url.into(),
+            count,
+            duration: None,
+            rate: 0.0,
+            window: 1024,
+            batch: 1024,
+            meter: None,
+            ack_max: Duration::from_secs(5),
+            outage_max: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What was sent.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// Events with a PubAck.
+    pub acked: u64,
+    /// PubAcks that said the stream had it: answers to resends.
+    pub acked_again: u64,
+    /// Publishes repeated after a reconnect or a refusal.
+    pub resent: u64,
+    /// Of these, the ones without a `Nats-Msg-Id`: as many may be stored twice.
+    pub resent_bare: u64,
+    /// Connections made after the first.
+    pub reconnects: u64,
+    /// From the first planned time to the last PubAck.
+    pub elapsed: Duration,
+    /// The most that an event was written behind its planned time. Large: the sender or its window
+    /// could not keep the rate.
+    pub behind_max: Duration,
+    /// Planned time to PubAck, microseconds.
+    pub ack_us: Histogram<u64>,
+}
