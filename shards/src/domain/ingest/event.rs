@@ -36,6 +36,7 @@ pub enum Kind {
 
 /// A validated event. `company_id` of every item equals the subject's company, so it is not repeated here.
 #[derive(Clone, PartialEq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation an event")]
 pub enum Event<'a> {
     /// Section 2.1.
     ChatsUpsert(Chat<'a>),
