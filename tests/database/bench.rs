@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use shards::domain::ingest::{Event, Flow, Message, MessageKey, Position};
+use shards::edge::pg::migrate;
 use shards::pipeline::commit::Item;
 use tokio_postgres::Statement;
 
@@ -86,21 +87,42 @@ async fn bare(client: &tokio_postgres::Client, statement: &Statement, rows: &[Na
     assert_eq!(result.expect("bare rows"), rows.len() as u64);
 }
 
+/// Writes rows as events; the time that took, making them not counted.
+async fn ours(writer: &mut Writer, rows: &[Names], flow: Flow, sequence: u64) -> Duration {
+    let positions: Vec<Position<'_>> =
+        rows.iter().zip(sequence..).map(|(_, sequence)| at(REALTIME, sequence)).collect();
+    let events: Vec<Event<'_>> =
+        rows.iter().map(|names| Event::MessagesUpsert(event(names, flow))).collect();
+    let item =
+        |(event, position)| Item { company: "Bench", event, position, stream_created_ns: EPOCH };
+    let items: Vec<Item<'_>> = events.iter().zip(&positions).map(item).collect();
+    let started = Instant::now();
+    let now = || writer.now_ns.replace(writer.now_ns.get() + SECOND);
+    writer
+        .session
+        .write(&mut writer.commit, &mut writer.batch, &mut writer.hints, &items, now)
+        .await;
+    let took = started.elapsed();
+    let outcomes = writer.commit.outcomes();
+    assert!(outcomes.iter().all(Option::is_some), "{:?}", writer.commit.away());
+    took
+}
+
+fn number(variable: &str, default: usize) -> usize {
+    std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
+}
+
 #[test]
 #[ignore = "a measurement: cargo test --release --test database beside -- --ignored --nocapture"]
 fn batches_beside_the_bare_loop() {
     run(async {
-        let total: usize =
-            std::env::var("ROWS").map_or(100_000, |text| text.parse().expect("a number"));
-        let size: usize =
-            std::env::var("SIZE").map_or(BATCH, |text| text.parse().expect("a number"));
-        let flow =
-            if std::env::var("FLOW").is_ok_and(|text| text == "in") { Flow::In } else { Flow::Out };
+        let (total, size) = (number("ROWS", 100_000), number("SIZE", BATCH));
+        let is_in = std::env::var("FLOW").is_ok_and(|text| text == "in");
+        let flow = if is_in { Flow::In } else { Flow::Out };
         let mut writer = Writer::new().await;
         let plain = connect().await;
         for company in ["Bare", "Bench"] {
-            let options = shards::edge::pg::migrate::Options::default();
-            shards::edge::pg::migrate::open(&plain, company, &options).await.expect("a schema");
+            migrate::open(&plain, company, &migrate::Options::default()).await.expect("a schema");
         }
         // Texts for dates and documents, as a plain client would send them.
         let bare_text = BARE
@@ -108,66 +130,26 @@ fn batches_beside_the_bare_loop() {
             .replace("$12::jsonb[], $13::jsonb[]", "$12::text[]::jsonb[], $13::text[]::jsonb[]")
             .replace("$16::jsonb", "$16::text::jsonb");
         let statement = plain.prepare(&bare_text).await.expect("it prepares");
-        let (mut bare_time, mut our_time, mut done, mut sequence) =
-            (Duration::ZERO, Duration::ZERO, 0, 0);
+        let (mut bare_time, mut our_time, mut done) = (Duration::ZERO, Duration::ZERO, 0);
         while done < total {
-            for _round in 0..20 {
-                let rows = names(done);
-                let started = Instant::now();
-                bare(&plain, &statement, &rows).await;
-                bare_time += started.elapsed();
-                done += BATCH;
+            let batches: Vec<Vec<Names>> =
+                (0..20).map(|batch| names(done + batch * BATCH)).collect();
+            let started = Instant::now();
+            for rows in &batches {
+                bare(&plain, &statement, rows).await;
             }
-            let from = done - 20 * BATCH;
-            let rows: Vec<Names> = (0..20).flat_map(|batch| names(from + batch * BATCH)).collect();
-            for rows in rows.chunks(size) {
-                let positions: Vec<Position<'_>> = rows
-                    .iter()
-                    .map(|_| {
-                        sequence += 1;
-                        at(REALTIME, sequence)
-                    })
-                    .collect();
-                let events: Vec<Event<'_>> =
-                    rows.iter().map(|names| Event::MessagesUpsert(event(names, flow))).collect();
-                let items: Vec<Item<'_>> = events
-                    .iter()
-                    .zip(&positions)
-                    .map(|(event, position)| Item {
-                        company: "Bench",
-                        event,
-                        position,
-                        stream_created_ns: EPOCH,
-                    })
-                    .collect();
-                let started = Instant::now();
-                let now = || writer.now_ns.replace(writer.now_ns.get() + SECOND);
-                let options = shards::edge::pg::migrate::Options::default();
-                writer
-                    .session
-                    .write(
-                        &mut writer.commit,
-                        &mut writer.batch,
-                        &mut writer.hints,
-                        &items,
-                        &options,
-                        now,
-                    )
-                    .await;
-                our_time += started.elapsed();
-                assert!(
-                    writer.commit.outcomes().iter().all(Option::is_some),
-                    "{:?}",
-                    writer.commit.away()
-                );
+            bare_time += started.elapsed();
+            let rows: Vec<Names> = batches.into_iter().flatten().collect();
+            for chunk in rows.chunks(size) {
+                our_time += ours(&mut writer, chunk, flow, done as u64 + 1).await;
+                done += chunk.len();
             }
         }
-        let rate = |time: Duration| total as f64 / time.as_secs_f64();
+        let [bare, ours] = [bare_time, our_time].map(|time| done as f64 / time.as_secs_f64());
         println!(
-            "bare, batches of {BATCH}: {:.0} rows/s; ours, batches of {size}: {:.0} rows/s; ratio {:.2}",
-            rate(bare_time),
-            rate(our_time),
-            rate(our_time) / rate(bare_time)
+            "bare, batches of {BATCH}: {bare:.0} rows/s; ours, batches of {size}: {ours:.0} rows/s; \
+             ratio {:.2}",
+            ours / bare
         );
     });
 }

@@ -3,7 +3,7 @@
 use shards::domain::ingest::{
     Agent, Campaign, Contact, ContactUpdate, Event, Flow, HistoryMessages,
 };
-use shards::edge::pg::write::SessionLimits;
+use shards::edge::pg::write::SessionSettings;
 use shards::pipeline::commit::Fate;
 
 use crate::make::{HISTORY, REALTIME, SECOND, Writer, message, text, upsert};
@@ -198,7 +198,7 @@ fn an_incoming_message_onboards_its_contact_once() {
         let logged = "m1|ag|Onb|6281-2|1767607200|1\nm6|ag|Onb|7|1767607200|6";
         assert_eq!(ask(&reader, log).await, logged);
         // Again, also by a writer that remembers nothing.
-        let mut forgetful = Writer::with(SessionLimits::default(), 0).await;
+        let mut forgetful = Writer::with(SessionSettings::default(), 0).await;
         forgetful.now_ns.set(writer.now_ns.get());
         let fates = forgetful.fates("Onb", REALTIME, &events).await;
         assert!(!fates.contains(&Applied), "{fates:?}");

@@ -4,8 +4,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 
 use shards::domain::ingest::{Chat, ChatUpdate, Event, Flow, Message, MessageUpdate, Position};
-use shards::edge::pg::migrate::Options;
-use shards::edge::pg::write::{Session, SessionLimits};
+use shards::edge::pg::write::{Session, SessionSettings};
 use shards::pipeline::commit::{Batch, Commit, Fate, Hints, Item, Outcome, Settings};
 
 use crate::world::connect;
@@ -45,12 +44,12 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) async fn new() -> Self {
-        Self::with(SessionLimits::default(), 1000).await
+        Self::with(SessionSettings::default(), 1000).await
     }
 
-    pub(crate) async fn with(limits: SessionLimits, hints: usize) -> Self {
+    pub(crate) async fn with(settings: SessionSettings, hints: usize) -> Self {
         Self {
-            session: Session::new(connect().await, limits).await.expect("a session"),
+            session: Session::new(connect().await, settings).await.expect("a session"),
             commit: Commit::default(),
             batch: Batch::new(Settings::default(), (1, 2)),
             hints: Hints::new(hints),
@@ -79,10 +78,7 @@ impl Writer {
             self.transactions.set(self.transactions.get() + 1);
             self.now_ns.replace(self.now_ns.get() + SECOND)
         };
-        let options = Options::default();
-        self.session
-            .write(&mut self.commit, &mut self.batch, &mut self.hints, &items, &options, now)
-            .await;
+        self.session.write(&mut self.commit, &mut self.batch, &mut self.hints, &items, now).await;
         self.commit.outcomes().to_vec()
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use shards::edge::pg::write::SessionLimits;
+use shards::edge::pg::write::SessionSettings;
 use shards::pipeline::commit::{Fate, Outcome};
 
 use crate::make::{REALTIME, Writer, at, chat_update, chat_upsert, text, upsert};
@@ -54,8 +54,10 @@ fn a_schema_that_went_is_made_again_and_one_that_cannot_be_used_holds_its_compan
 #[test]
 fn a_locked_table_holds_up_its_company_only() {
     run(async {
-        let limits =
-            SessionLimits { lock_timeout: Duration::from_millis(200), ..SessionLimits::default() };
+        let limits = SessionSettings {
+            lock_timeout: Duration::from_millis(200),
+            ..SessionSettings::default()
+        };
         let (mut writer, blocker) = (Writer::with(limits, 100).await, connect().await);
         let events = |sequence| {
             [
@@ -163,7 +165,7 @@ fn writers_of_the_same_keys_lose_nothing() {
 #[test]
 fn many_companies_share_a_batch_and_a_small_cache() {
     run(async {
-        let limits = SessionLimits { statements_max: 4, ..SessionLimits::default() };
+        let limits = SessionSettings { statements_max: 4, ..SessionSettings::default() };
         let (mut writer, reader) = (Writer::with(limits, 100).await, connect().await);
         let names: Vec<String> = (0..40).map(|n| format!("Many{n}")).collect();
         for round in 0..2 {

@@ -15,8 +15,8 @@ use std::collections::VecDeque;
 
 /// Companies written in one transaction: each holds some dozen locks of the server's few thousand.
 const COMPANIES_MAX: usize = 32;
-/// Companies met for the first time that one write opens: a new schema takes some 50 ms, and the others of the
-/// shard wait for it. Events of further ones are left for the next write.
+/// Companies met for the first time that one write opens: a new schema takes some 50 ms, and the others of
+/// the shard wait for it. Events of further ones are left for the next write.
 const OPENS_MAX: usize = 4;
 /// Attempts of one group that meets other writers, before that counts as the database being away.
 const CONFLICTS_MAX: u32 = 8;
@@ -217,8 +217,8 @@ impl Commit {
         }
     }
 
-    /// The outcomes, in the order of the events. Those without one are to be written again, in order: at once,
-    /// unless [`Commit::away`] tells why not.
+    /// The outcomes, in the order of the events. Those without one are to be written again, in order: at
+    /// once, unless [`Commit::away`] tells why not.
     pub fn outcomes(&self) -> &[Option<Outcome>] {
         &self.outcomes
     }

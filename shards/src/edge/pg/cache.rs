@@ -1,5 +1,5 @@
-//! Prepared statements of a connection, by schema and name. Invariant: at most `capacity` are held, those used
-//! lately; one that is dropped is closed on the server too.
+//! Prepared statements of a connection, by schema and name. Invariant: at most `capacity` are held, those
+//! used lately; one that is dropped is closed on the server too.
 
 use hashbrown::{Equivalent, HashMap};
 use tokio_postgres::Statement;

@@ -1,6 +1,6 @@
 //! Writes batches over one connection: statements prepared once, everything independent pipelined, one
-//! transaction a batch. Invariants: COMMIT is sent only after every statement of the transaction answered well
-//! and nobody was in the way; an error that is not about values settles nothing.
+//! transaction a batch. Invariants: COMMIT is sent only after every statement of the transaction answered
+//! well and nobody was in the way; an error that is not about values settles nothing.
 
 use super::cache::Cache;
 use super::migrate::{self, MigrateError, Options};
@@ -16,23 +16,26 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio_postgres::{Client, Error, Statement};
 
-/// Bounds of a session.
-#[derive(Clone, Copy, Debug)]
-pub struct SessionLimits {
+/// What a session is bound to, and what it makes.
+#[derive(Clone, Debug)]
+pub struct SessionSettings {
     /// Prepared statements held; each costs the server some ten KiB, with a plan a few times that.
     pub statements_max: usize,
     /// A statement that runs longer is cancelled.
     pub statement_timeout: Duration,
     /// A statement that waits longer for a lock is cancelled.
     pub lock_timeout: Duration,
+    /// How schemas are made that are not there.
+    pub schemas: Options,
 }
 
-impl Default for SessionLimits {
+impl Default for SessionSettings {
     fn default() -> Self {
         Self {
             statements_max: 1024,
             statement_timeout: Duration::from_secs(30),
             lock_timeout: Duration::from_secs(5),
+            schemas: Options::default(),
         }
     }
 }
@@ -41,6 +44,7 @@ impl Default for SessionLimits {
 pub struct Session {
     client: Client,
     cache: Cache,
+    schemas: Options,
 }
 
 /// Codes, by row, of what had not the usual effect; and how many rows had an effect.
@@ -52,16 +56,17 @@ impl Session {
     ///
     /// # Errors
     /// The connection is lost.
-    pub async fn new(client: Client, limits: SessionLimits) -> Result<Self, Error> {
+    pub async fn new(client: Client, settings: SessionSettings) -> Result<Self, Error> {
         let set_up = format!(
             "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; \
              SET enable_mergejoin = off; SET jit = off; SET timezone = 'UTC'; SET client_min_messages = error; \
              SET statement_timeout = {}; SET lock_timeout = {}",
-            limits.statement_timeout.as_millis(),
-            limits.lock_timeout.as_millis()
+            settings.statement_timeout.as_millis(),
+            settings.lock_timeout.as_millis()
         );
         client.batch_execute(&set_up).await?;
-        Ok(Self { client, cache: Cache::new(limits.statements_max) })
+        let cache = Cache::new(settings.statements_max);
+        Ok(Self { client, cache, schemas: settings.schemas })
     }
 
     /// The connection, for what is no batch.
@@ -70,15 +75,15 @@ impl Session {
         &self.client
     }
 
-    /// Writes events and drives `commit` until everything that can be settled is: its outcomes are the result.
-    /// `now_ns` is asked for each transaction.
+    /// Writes events and drives `commit` until everything that can be settled is: its outcomes are the
+    /// result. `now_ns` is asked for each transaction. Not to be dropped half-way: the transaction would stay
+    /// open on the connection.
     pub async fn write(
         &mut self,
         commit: &mut Commit,
         batch: &mut Batch,
         hints: &mut Hints,
         items: &[Item<'_>],
-        options: &Options,
         now_ns: impl Fn() -> u64,
     ) {
         commit.begin(items.iter().map(|item| item.company));
@@ -87,7 +92,7 @@ impl Session {
                 Step::Done => return,
                 Step::Open { event } => {
                     let company = items[event as usize].company;
-                    match migrate::open(&self.client, company, options).await {
+                    match migrate::open(&self.client, company, &self.schemas).await {
                         Ok(_) => commit.opened(company),
                         Err(error) => not_opened(commit, company, &error),
                     }

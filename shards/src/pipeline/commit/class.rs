@@ -1,5 +1,5 @@
-//! What an error of PostgreSQL asks for, by its SQLSTATE. Source: contract `ingest.md` section 6.2; PostgreSQL
-//! manual, appendix A.
+//! What an error of PostgreSQL asks for, by its SQLSTATE. Source: contract `ingest.md` section 6.2;
+//! PostgreSQL manual, appendix A.
 
 /// What to do about a failed transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

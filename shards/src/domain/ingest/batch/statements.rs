@@ -1,8 +1,10 @@
-//! The statements of ingest: their texts, the columns they take, and which one asks again about rows that had
-//! no effect. Invariant: the columns of a kind are those its statement takes, then those only asked again for.
+//! The statements of ingest: their texts, the columns they take, and which one asks again about rows that
+//! had no effect. Invariant: the columns of a kind are those its statement takes, then those only asked
+//! again for.
 //!
-//! Every statement finds its rows by key. An upsert only counts: its plan then holds no partition but the one
-//! a row goes to. What a row remembers of its last writer decides whether a write has an effect (section 4.6).
+//! Every statement finds its rows by key. An upsert only counts: its plan then holds no partition but the
+//! one a row goes to. What a row remembers of its last writer decides whether a write has an effect
+//! (contract `ingest.md`, section 4.6).
 
 use crate::columns::{Answer, ColumnType, Statement};
 

@@ -20,7 +20,8 @@ fn batch() -> (Batch, Hints) {
     (batch, Hints::new(10))
 }
 
-/// Adds events of (company, sequence, event) and tells the calls: company, statement, texts of the first column.
+/// Adds events of (company, sequence, event) and tells the calls: company, statement, texts of the first
+/// column.
 fn calls(batch: &mut Batch, hints: &mut Hints, events: &[(&str, u64, Event<'_>)]) -> Vec<String> {
     for (company, stream_sequence, event) in events {
         let position =
