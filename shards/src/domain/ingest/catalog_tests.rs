@@ -160,6 +160,19 @@ fn the_first_fault_that_the_decoder_found_is_the_one_that_is_told() {
 }
 
 #[test]
+fn names_in_a_payload_neither_break_a_line_nor_fill_it() {
+    let payload = |name: &str| {
+        CHAT.replace(
+            "\"status\":\"x\"",
+            &format!(r#""last_message":{{"{name}":{{"a":"\u0000"}}}}"#),
+        )
+    };
+    let path = |name: &str| refused(&catalog(&[]), "v1.chats.upsert.ACME", &payload(name)).path;
+    assert_eq!(path(r"b\n\u0007"), r"/last_message/b\n\u{7}/a");
+    assert_eq!(path(&"b".repeat(100_000)).len(), 303);
+}
+
+#[test]
 fn a_stricter_schema_applies_and_a_looser_one_admits_nothing() {
     let subject = "v1.chats.upsert.ACME";
     let stricter = chat_schema(|ours| {

@@ -149,6 +149,8 @@ const SHOWN: [&str; 22] = [
 ];
 /// Members whose insides are free: names in them mean nothing to us.
 const FREE: [&str; 4] = ["last_message", "message_obj", "edited_message_obj", "original_payload"];
+/// Characters of a path or of words; no rule of ours comes near.
+const LINE_CHARS_MAX: usize = 300;
 /// Characters of a value that are shown.
 const SHOWN_CHARS_MAX: usize = 40;
 
@@ -166,6 +168,19 @@ pub(crate) fn shown(path: &str, value: &Value) -> String {
         Value::Array(elements) => format!("an array of {}", elements.len()),
         Value::Object(members) => format!("an object of {} members", members.len()),
     }
+}
+
+/// A text that may hold names from the payload: cut, with control characters escaped.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    for (count, char) in text.chars().enumerate() {
+        if count == LINE_CHARS_MAX {
+            line.push_str("...");
+            break;
+        }
+        if char.is_control() { line.extend(char.escape_default()) } else { line.push(char) }
+    }
+    line
 }
 
 /// A text in quotes, cut, with control characters escaped.

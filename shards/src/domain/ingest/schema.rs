@@ -3,7 +3,7 @@
 
 use super::Body;
 use super::decode::read::{Fault, Wrong};
-use super::refusal::{Reason, Refusal, shown};
+use super::refusal::{Reason, Refusal, one_line, shown};
 use crate::domain::json::{self, What, tree};
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{ValidationError, Validator};
@@ -129,8 +129,9 @@ fn worded(reason: Reason, error: &ValidationError<'_>) -> Refusal {
         }
         _ => (at.to_owned(), shown(at, error.instance())),
     };
-    let words = error.masked_with("the value").to_string();
-    Refusal { reason, path, rule: error.schema_path().to_string(), value, words }
+    let words = one_line(&error.masked_with("the value").to_string());
+    let rule = one_line(error.schema_path().as_str());
+    Refusal { reason, path: one_line(&path), rule, value, words }
 }
 
 fn company_mismatch(path: String, tree: &Value) -> Refusal {
