@@ -382,8 +382,9 @@ impl Reader {
         if !hold {
             self.pull(now, bus);
         }
-        if self.owed_due || self.owed_events >= OWED_MAX || !bus.conn.out().is_empty() {
-            self.pay(bus);
+        let is_due = self.owed_due || self.owed_events >= OWED_MAX || !bus.conn.out().is_empty();
+        if is_due || self.progress.held() == 0 {
+            self.pay(bus); // Whoever goes idle leaves no ack behind.
         }
     }
 
