@@ -8,7 +8,8 @@
 //! the output sequences of a company must rise, and a PubAck with a lower one names a misplaced copy, also
 //! one of an earlier life. Unless it says `duplicate` of an older change: that one came twice.
 //! Until all that was sent together lies in order, no outcome of it is reported: after a crash in between
-//! it is all read again, and the misplaced copies are found again.
+//! it is all read again, and the misplaced copies are found again. What an earlier life may have published
+//! counts as sent together: its outcomes wait until the reader has handed on the last of it.
 
 mod dead;
 
@@ -68,6 +69,8 @@ pub(super) struct Cx<'a> {
     pub(super) effects: &'a mut VecDeque<Effect>,
     /// Reports for readers of this very shard.
     pub(super) done: &'a mut Vec<(PartitionId, Epoch, u64)>,
+    /// Events of a replay that have their place, of such readers.
+    pub(super) placed: &'a mut Vec<(PartitionId, Epoch)>,
 }
 
 struct Grave {
@@ -220,11 +223,16 @@ impl Stage {
             return self.settle(&parcel, tenant, Some(table), Outcome::Duplicate, cx);
         }
         let state = if self.flying.insert(hash) { State::Claiming } else { State::Twin };
+        let (front, replay) = (self.tenants.get(tenant), parcel.replay);
+        front.partition = parcel.partition;
+        front.is_replaying |= replay;
+        front.replay_left += u32::from(replay);
         let name =
             self.flights.insert(Flight::new(parcel, Some(spans), tenant, hash, state, cx.now));
         self.append(tenant, name.slot);
-        if state == State::Claiming {
-            self.claim(name, cx);
+        match state {
+            State::Claiming => self.claim(name, cx),
+            _ => self.advance(tenant, cx), // The one ahead of it may be held back, and nothing else comes.
         }
     }
 
@@ -517,10 +525,14 @@ impl Stage {
             let flight = self.flights.at(slot);
             match flight.state {
                 State::Gone if is_head => {
+                    self.count_replayed(slot, tenant);
                     self.pop(tenant);
                     self.flights.remove(slot);
                 }
-                State::Dead if is_head => self.pop(tenant), // Flies on alone, in no order.
+                State::Dead if is_head => {
+                    self.count_replayed(slot, tenant);
+                    self.pop(tenant); // Flies on alone, in no order.
+                }
                 State::Gone | State::Dead | State::Placed => self.pass(slot, tenant, cx),
                 State::Acked => {
                     if !self.place(slot, tenant, cx) {
@@ -585,6 +597,9 @@ impl Stage {
         // sent again, a crash in between would leave them misplaced for ever.
         if tenant.fenced || tenant.placed != NONE || flight.parcel.replay {
             flight.state = State::Placed;
+            if flight.parcel.replay {
+                report_place(&flight.parcel, cx);
+            }
             self.pass(slot, tenant_place, cx);
         } else {
             self.complete(slot, tenant_place, cx);
@@ -594,19 +609,49 @@ impl Stage {
 
     // One more event of a group whose outcomes are held back; the barrier sets them free.
     fn pass(&mut self, slot: u32, tenant_place: u32, cx: &mut Cx<'_>) {
-        if self.tenants.get(tenant_place).barrier == NONE {
-            let barrier = self.last_sent(slot);
+        self.count_replayed(slot, tenant_place);
+        self.tenants.get(tenant_place).placed = slot;
+        self.close(tenant_place, cx);
+    }
+
+    // Where nothing of an earlier life can come any more, what was sent last bounds the group.
+    fn close(&mut self, tenant_place: u32, cx: &mut Cx<'_>) {
+        let tenant = self.tenants.get(tenant_place);
+        let placed = tenant.placed;
+        if placed == NONE || tenant.is_held_back() {
+            return;
+        }
+        if tenant.barrier == NONE {
+            let barrier = self.last_sent(placed);
             self.tenants.get(tenant_place).barrier = barrier;
         }
-        let tenant = self.tenants.get(tenant_place);
-        tenant.placed = slot;
-        if tenant.barrier == slot {
+        if self.tenants.get(tenant_place).barrier == placed {
             self.release(tenant_place, cx);
         }
     }
 
+    fn count_replayed(&mut self, slot: u32, tenant: u32) {
+        let replay = u32::from(self.flights.at(slot).parcel.replay);
+        let tenant = self.tenants.get(tenant);
+        tenant.replay_left = tenant.replay_left.saturating_sub(replay);
+    }
+
+    /// All that an earlier life may have published of this partition has been handed on.
+    pub(super) fn caught_up(&mut self, partition: PartitionId, cx: &mut Cx<'_>) {
+        let mut places = Vec::new();
+        for (place, tenant) in self.tenants.iter_mut().filter(|(_, t)| t.partition == partition) {
+            if std::mem::take(&mut tenant.is_replaying) {
+                places.push(place);
+            }
+        }
+        places.into_iter().for_each(|place| self.close(place, cx));
+    }
+
     // The outcomes that were held back.
     fn release(&mut self, tenant: u32, cx: &mut Cx<'_>) {
+        if self.tenants.get(tenant).is_held_back() {
+            return;
+        }
         let last = self.tenants.get(tenant).placed;
         (self.tenants.get(tenant).placed, self.tenants.get(tenant).barrier) = (NONE, NONE);
         let mut is_released = last == NONE;
@@ -732,9 +777,10 @@ impl Stage {
             }
             self.flights.at(slot).state = State::Gone;
         }
-        self.relink();
+        self.relink(partition);
         for slot in self.flights.taken() {
-            if self.flights.at(slot).state == State::Gone {
+            let flight = self.flights.at(slot);
+            if flight.state == State::Gone && flight.parcel.partition == partition {
                 self.graves.remove(&slot);
                 self.flights.remove(slot);
             }
@@ -745,9 +791,9 @@ impl Stage {
         left.into_iter().for_each(|tenant| self.advance(tenant, cx));
     }
 
-    // Take the gone out of every company's list, and let each begin its reading anew.
-    fn relink(&mut self) {
-        for (_, tenant) in self.tenants.iter_mut() {
+    // Take the gone out of the lists of the partition's companies, and let each begin its reading anew.
+    fn relink(&mut self, partition: PartitionId) {
+        for (_, tenant) in self.tenants.iter_mut().filter(|(_, t)| t.partition == partition) {
             let (mut slot, mut kept, mut last) = (tenant.head, NONE, NONE);
             while slot != NONE {
                 let next = self.flights.at(slot).next;
@@ -765,6 +811,7 @@ impl Stage {
             }
             (tenant.head, tenant.tail) = (kept, last);
             (tenant.placed, tenant.barrier) = (NONE, NONE);
+            (tenant.is_replaying, tenant.replay_left) = (false, 0);
             (tenant.seq_last, tenant.position_last) = (0, (0, 0));
             if kept == NONE {
                 (tenant.fenced, tenant.failures) = (false, 0);
@@ -878,6 +925,15 @@ fn report_to_reader(parcel: &Parcel, cx: &mut Cx<'_>) {
     } else {
         let mail = Mail::Done { partition, epoch, index };
         cx.effects.push_back(Effect::Mail { to: reader, mail });
+    }
+}
+
+fn report_place(parcel: &Parcel, cx: &mut Cx<'_>) {
+    let Parcel { reader, partition, epoch, .. } = *parcel;
+    if reader == cx.settings.shard {
+        cx.placed.push((partition, epoch));
+    } else {
+        cx.effects.push_back(Effect::Mail { to: reader, mail: Mail::Placed { partition, epoch } });
     }
 }
 

@@ -22,7 +22,7 @@ pub struct Parcel {
     pub delivered: u64,
     /// When it was received here, monotonic ns.
     pub received: u64,
-    /// It was in the source before this reading began: an earlier life may have published it.
+    /// An earlier life may have published it.
     pub replay: bool,
     /// Bytes of its subject that name the partition.
     pub prefix: usize,
@@ -51,6 +51,18 @@ pub enum Mail {
         epoch: Epoch,
         /// Its place in the reader's books.
         index: u64,
+    },
+    /// An event of a replay has its place in the output; its outcome waits for [`Mail::CaughtUp`].
+    Placed {
+        /// Its partition.
+        partition: PartitionId,
+        /// Its reading.
+        epoch: Epoch,
+    },
+    /// All that an earlier life may have published of this partition has been handed on.
+    CaughtUp {
+        /// The partition.
+        partition: PartitionId,
     },
     /// Everything of this partition before `epoch` is void: drop it without an outcome.
     Cancel {

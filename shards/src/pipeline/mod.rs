@@ -123,6 +123,7 @@ pub struct Pipeline {
     stage: Stage,
     effects: VecDeque<Effect>,
     done: Vec<(PartitionId, Epoch, u64)>,
+    placed: Vec<(PartitionId, Epoch)>,
     quarantine: Quarantine,
     suspect: Option<(PartitionId, u64)>,
     draining: bool,
@@ -168,6 +169,7 @@ impl Pipeline {
             stage: Stage::new(&settings, &mut rng),
             effects: VecDeque::new(),
             done: Vec::with_capacity(capacity),
+            placed: Vec::with_capacity(capacity),
             quarantine,
             suspect: None,
             draining: false,
@@ -201,6 +203,7 @@ impl Pipeline {
     pub fn flush(&mut self, now: Now) {
         if !self.bus.is_ready() {
             self.done.clear(); // Their readings ended with the connection.
+            self.placed.clear();
             return self.finish_drain();
         }
         self.with_stage(now, |stage, cx| stage.send_ready(cx));
@@ -209,9 +212,15 @@ impl Pipeline {
                 reader.on_done(epoch, index);
             }
         }
+        for (partition, epoch) in self.placed.drain(..) {
+            if let Some(reader) = self.readers.iter_mut().find(|r| r.partition() == partition) {
+                reader.on_placed(epoch);
+            }
+        }
         let hold = !self.redis.is_ready() && self.settings.cdc.dedup_required;
-        for reader in &mut self.readers {
-            reader.flush(now, hold, &self.settings, &mut self.bus);
+        for place in 0..self.readers.len() {
+            let news = self.readers[place].flush(now, hold, &self.settings, &mut self.bus);
+            self.reader_news(now, place, news);
         }
         self.figures.in_flight.set(i64::try_from(self.stage.open()).unwrap_or(i64::MAX));
         self.finish_drain();
@@ -454,18 +463,26 @@ impl Pipeline {
             ReaderNews::LeaseFree => {
                 return self.share.iter_mut().for_each(Share::look_again);
             }
+            ReaderNews::CaughtUp => {
+                let partition = self.readers[place].partition();
+                self.tell_others(|| Mail::CaughtUp { partition });
+                return self.with_stage(now, |stage, cx| stage.caught_up(partition, cx));
+            }
             ReaderNews::EpochEnded => {}
         }
         let reader = &self.readers[place];
         let (partition, epoch) = (reader.partition(), reader.epoch());
         self.figures.resyncs.inc();
-        for shard in (0..self.settings.shards).map(ShardId) {
-            if shard != self.settings.shard {
-                let mail = Mail::Cancel { partition, epoch };
-                self.effects.push_back(Effect::Mail { to: shard, mail });
+        self.tell_others(|| Mail::Cancel { partition, epoch });
+        self.with_stage(now, |stage, cx| stage.cancel(partition, epoch, cx));
+    }
+
+    fn tell_others(&mut self, mail: impl Fn() -> Mail) {
+        for to in (0..self.settings.shards).map(ShardId) {
+            if to != self.settings.shard {
+                self.effects.push_back(Effect::Mail { to, mail: mail() });
             }
         }
-        self.with_stage(now, |stage, cx| stage.cancel(partition, epoch, cx));
     }
 }
 
@@ -510,6 +527,10 @@ impl Pipeline {
         match mail {
             Mail::Parcel(parcel) => self.admit(now, parcel),
             Mail::Done { partition, epoch, index } => self.done.push((partition, epoch, index)),
+            Mail::Placed { partition, epoch } => self.placed.push((partition, epoch)),
+            Mail::CaughtUp { partition } => {
+                self.with_stage(now, |stage, cx| stage.caught_up(partition, cx));
+            }
             Mail::Cancel { partition, epoch } => {
                 self.with_stage(now, |stage, cx| stage.cancel(partition, epoch, cx));
             }
@@ -610,6 +631,7 @@ impl Pipeline {
             figures: &self.figures,
             effects: &mut self.effects,
             done: &mut self.done,
+            placed: &mut self.placed,
         };
         call(&mut self.stage, &mut cx)
     }

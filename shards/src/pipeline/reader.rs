@@ -21,6 +21,9 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 mod drain;
+mod replay;
+
+use replay::Replay;
 
 const RETRY: u64 = 500 * MS;
 /// Events done after which an ack no longer waits for company.
@@ -52,6 +55,8 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Drain {
     No,
+    /// To begin when the replay is over: until then outcomes are held back, and what sets them free is read.
+    CatchingUp,
     /// Pulls are withdrawn; what had been sent before still arrives, until so many barriers are passed.
     Asked {
         barriers: u32,
@@ -81,6 +86,8 @@ pub(super) enum ReaderNews {
     EpochEnded,
     /// The lease is free while it is another replica's turn: is that one still there?
     LeaseFree,
+    /// What an earlier life may have published has been handed on.
+    CaughtUp,
 }
 
 /// Counters of one reader, for the books.
@@ -121,8 +128,7 @@ pub(super) struct Reader {
     explicit: bool,
     ack_wait: u64,
     consumer_seq: u64,
-    /// Last sequence of the stream when this reading was prepared.
-    horizon: u64,
+    replay: Replay,
     /// The ack that stands for all that is done, and for how many; it travels with the next output, or at
     /// the next tick: alone it would cost a write here and a wake-up there for each event.
     owed: Option<Bytes>,
@@ -167,7 +173,7 @@ impl Reader {
             source,
             source_place,
             consumer_seq: 0,
-            horizon: u64::MAX,
+            replay: Replay::default(),
             owed: None,
             owed_events: 0,
             owed_due: false,
@@ -185,7 +191,7 @@ impl Reader {
     }
 
     pub(super) fn is_reading(&self) -> bool {
-        self.phase == Phase::Reading && matches!(self.drain, Drain::No | Drain::Asked { .. })
+        self.phase == Phase::Reading && !matches!(self.drain, Drain::Releasing { .. } | Drain::Finished)
     }
 
     pub(super) fn holds_lease(&self) -> bool {
@@ -300,6 +306,7 @@ impl Reader {
         bus: &mut Bus,
     ) -> (Option<Parcel>, ReaderNews) {
         if let Some(status) = msg.status() {
+            self.replay.on_status(status.code);
             let unserved = pending_messages(&msg);
             let id = super::bus::tail_number(msg.subject()).unwrap_or(0);
             let news = self.puller.on_status(now.mono, id, &status, unserved);
@@ -311,7 +318,7 @@ impl Reader {
         let Some(reply) = msg.reply() else { return (None, ReaderNews::Nothing) };
         let Ok(ack) = AckSubject::parse(reply) else { return (None, ReaderNews::Nothing) };
         let (seq, consumer_seq) = (ack.stream_seq, ack.consumer_seq);
-        let (stored, delivered) = (ack.timestamp_ns, ack.delivered);
+        let (stored, delivered, ack_pending) = (ack.timestamp_ns, ack.delivered, ack.pending);
         if consumer_seq != self.consumer_seq + 1 {
             // A delivery went elsewhere: acknowledging past it would lose it.
             return (None, self.resync(now, "a delivery was missed", bus));
@@ -337,7 +344,7 @@ impl Reader {
         };
         let (reader, partition, epoch) = (self.shard, self.partition, self.epoch);
         let (received, prefix) = (now.mono, self.prefix);
-        let replay = seq <= self.horizon;
+        let replay = self.replay.on_delivery(seq, ack_pending);
         let parcel = Parcel {
             reader,
             partition,
@@ -361,10 +368,23 @@ impl Reader {
         }
     }
 
+    /// An event of a replay has its place; it will have its outcome once the reading has caught up.
+    pub(super) fn on_placed(&mut self, epoch: Epoch) {
+        if epoch == self.epoch {
+            self.replay.placed += 1;
+        }
+    }
+
     /// Acknowledge what may be, and pull as far as there is room; once a turn. `hold` stops the pulling.
-    pub(super) fn flush(&mut self, now: Now, hold: bool, settings: &Settings, bus: &mut Bus) {
+    pub(super) fn flush(
+        &mut self,
+        now: Now,
+        hold: bool,
+        settings: &Settings,
+        bus: &mut Bus,
+    ) -> ReaderNews {
         if self.phase != Phase::Reading {
-            return;
+            return ReaderNews::Nothing;
         }
         while let Some(durable) = self.progress.pop_durable() {
             if self.explicit {
@@ -375,9 +395,10 @@ impl Reader {
                 self.owed_events += 1;
             }
         }
-        if self.drain != Drain::No {
+        if !matches!(self.drain, Drain::No | Drain::CatchingUp) {
             self.pay(bus);
-            return self.continue_drain(now, settings, bus);
+            self.continue_drain(now, settings, bus);
+            return ReaderNews::Nothing;
         }
         if !hold {
             self.pull(now, bus);
@@ -386,6 +407,24 @@ impl Reader {
         if is_due || self.progress.held() == 0 {
             self.pay(bus); // Whoever goes idle leaves no ack behind.
         }
+        self.catch_up(bus)
+    }
+
+    fn catch_up(&mut self, bus: &mut Bus) -> ReaderNews {
+        if !self.replay.is_on {
+            return ReaderNews::Nothing;
+        }
+        let held = u32::try_from(self.progress.held()).unwrap_or(u32::MAX);
+        let is_full = self.puller.is_full(held, self.progress.held_bytes());
+        if !self.replay.is_over(self.progress.open(), is_full) {
+            return ReaderNews::Nothing;
+        }
+        self.replay.is_on = false;
+        self.puller.set_eager(false);
+        if self.drain == Drain::CatchingUp {
+            self.withdraw(bus);
+        }
+        ReaderNews::CaughtUp
     }
 
     fn pay(&mut self, bus: &mut Bus) {
@@ -616,7 +655,7 @@ impl Reader {
         if !error.is_null() {
             return Err(format!("reading stream {}: {}", self.stream, api_error(error)));
         }
-        self.horizon = info["state"]["last_seq"].as_u64().unwrap_or(u64::MAX);
+        self.replay.horizon = info["state"]["last_seq"].as_u64().unwrap_or(u64::MAX);
         self.phase = Phase::Inspecting;
         let (stream, consumer) = (&self.stream, &self.consumer);
         let subject = format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}");
@@ -760,6 +799,8 @@ impl Reader {
         self.trouble = None;
         self.progress.restart(floor);
         self.consumer_seq = consumer_seq;
+        self.replay.begin(self.source.is_fenced && floor < self.replay.horizon);
+        self.puller.set_eager(self.replay.is_on);
         self.phase = Phase::Reading;
     }
 

@@ -119,6 +119,8 @@ pub struct SourceSettings {
     pub ack_wait: u64,
     /// `max_ack_pending` of a consumer that has to be created.
     pub max_ack_pending: u32,
+    /// Its stage holds the outcomes of a replay back until the reading has caught up.
+    pub is_fenced: bool,
     /// Events asked for or held per partition.
     pub in_flight_max: u32,
     /// Bytes asked for or held per partition.

@@ -1,6 +1,7 @@
 //! What a shard knows of one company, and the table of all of them. Invariants: the flights of a company
 //! form one list in stream order; the books add up: pulled = outcomes + returned + in flight.
 
+use crate::id::PartitionId;
 use hashbrown::HashMap;
 
 /// No flight.
@@ -54,6 +55,12 @@ pub(super) struct Tenant {
     pub(super) placed: u32,
     /// Flight whose placing sets those outcomes free; `NONE` together with `placed`.
     pub(super) barrier: u32,
+    /// The partition that its events come from.
+    pub(super) partition: PartitionId,
+    /// An earlier life may have published events of it that have not come yet.
+    pub(super) is_replaying: bool,
+    /// Events of a replay in the list that are not in their place yet.
+    pub(super) replay_left: u32,
     /// Failures in a row of the event at the fence.
     pub(super) failures: u32,
     /// Output sequence of the last event that counts, in this reading.
@@ -61,6 +68,13 @@ pub(super) struct Tenant {
     /// LSN and index of that event.
     pub(super) position_last: (u64, u64),
     pub(super) books: Books,
+}
+
+impl Tenant {
+    /// Must outcomes wait, whatever lies in order: may there be misplaced copies behind them?
+    pub(super) fn is_held_back(&self) -> bool {
+        self.is_replaying || self.replay_left > 0
+    }
 }
 
 /// All companies of a shard.
@@ -96,7 +110,8 @@ impl TenantTable {
         self.places.insert(company.into(), place);
         let (id, books) = (company.into(), Books::default());
         let (head, tail, fenced, failures, seq_last) = (NONE, NONE, false, 0, 0);
-        let position_last = (0, 0);
+        let (position_last, partition) = ((0, 0), PartitionId(0));
+        let (is_replaying, replay_left) = (false, 0);
         self.tenants.push(Tenant {
             id,
             head,
@@ -104,6 +119,9 @@ impl TenantTable {
             fenced,
             placed: NONE,
             barrier: NONE,
+            partition,
+            is_replaying,
+            replay_left,
             failures,
             seq_last,
             position_last,

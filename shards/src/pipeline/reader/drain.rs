@@ -11,6 +11,7 @@ impl Reader {
         self.goal = Goal::Stop;
         match self.phase {
             _ if under_way => {}
+            Phase::Reading if self.replay.is_on => self.drain = Drain::CatchingUp,
             Phase::Reading => self.withdraw(bus),
             Phase::Idle => self.drain = Drain::Finished,
             _ => self.drain = Drain::Asked { barriers: 0 },
@@ -33,7 +34,8 @@ impl Reader {
 
     /// It is another replica's turn: finish what is held, give the lease back, stand by.
     pub(super) fn hand_over(&mut self, bus: &mut Bus) {
-        if self.phase == Phase::Reading && self.drain == Drain::No {
+        let may_begin = self.phase == Phase::Reading && !self.replay.is_on;
+        if may_begin && self.drain == Drain::No {
             tracing::info!(partition = %self.partition, "handing over to another replica");
             self.goal = Goal::HandOver;
             self.withdraw(bus);
@@ -94,7 +96,7 @@ impl Reader {
     }
 
     // From here on the server drops our open pulls.
-    fn withdraw(&mut self, bus: &mut Bus) {
+    pub(super) fn withdraw(&mut self, bus: &mut Bus) {
         bus.unsubscribe_reader(self.place);
         let barriers = bus.conn.barrier();
         self.puller.void();

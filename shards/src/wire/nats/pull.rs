@@ -71,6 +71,8 @@ pub struct Puller {
     heard: u64,
     silences: u32,
     resume_at: u64,
+    /// Ask for all that may be held, in however small portions.
+    is_eager: bool,
 }
 
 impl Puller {
@@ -79,7 +81,9 @@ impl Puller {
     pub fn new(limits: PullLimits) -> Self {
         assert!(limits.heartbeat * 2 <= limits.expires, "the server refuses such a heartbeat");
         let open = VecDeque::with_capacity(PULLS_OPEN_MAX);
-        Self { limits, open, next_id: 0, oldest_valid: 0, heard: 0, silences: 0, resume_at: 0 }
+        let (next_id, oldest_valid, heard, silences, resume_at) = (0, 0, 0, 0, 0);
+        let is_eager = false;
+        Self { limits, open, next_id, oldest_valid, heard, silences, resume_at, is_eager }
     }
 
     /// New bounds, for a consumer that was made anew. Pull numbers go on, so that a status of an old
@@ -90,31 +94,49 @@ impl Puller {
         (self.silences, self.resume_at) = (0, 0);
     }
 
+    /// Fill up to the bounds, until told otherwise. Else a pull is only sent when half of the messages may be
+    /// asked for, and a quarter of the bytes stays free: so an eager reader of the same bounds comes to hold
+    /// all that any other one has held.
+    pub fn set_eager(&mut self, is_eager: bool) {
+        self.is_eager = is_eager;
+    }
+
     /// The next pull to send, given what is held; `None` while there is enough credit or no room.
     pub fn plan(&mut self, now: u64, held: u32, held_bytes: u64) -> Option<PullRequest> {
         if now < self.resume_at || self.open.len() >= PULLS_OPEN_MAX {
             return None;
         }
-        let committed = held + self.credit();
-        if committed > self.limits.messages_max / 2 {
-            return None;
-        }
-        let batch = self.limits.messages_max - committed;
-        let bytes_committed =
-            held_bytes + self.open.iter().map(|pull| pull.bytes_left).sum::<u64>();
-        let room = self.limits.bytes_max.saturating_sub(bytes_committed);
-        // A message that does not fit blocks its pull for ever, so no pull is smaller than a quarter;
-        // and none is larger than half, so that a second one can stand behind it.
-        if room < self.limits.bytes_max / 4 {
-            return None;
-        }
-        let max_bytes = room.min(self.limits.bytes_max / 2);
+        let (batch, max_bytes) = self.room(held, held_bytes)?;
         if self.open.is_empty() {
             self.heard = now;
         }
         self.next_id += 1;
         self.open.push_back(OpenPull { id: self.next_id, left: batch, bytes_left: max_bytes });
         Some(PullRequest { id: self.next_id, batch, max_bytes })
+    }
+
+    /// Is nothing asked for, because of what is held?
+    #[must_use]
+    pub fn is_full(&self, held: u32, held_bytes: u64) -> bool {
+        self.open.is_empty() && self.room(held, held_bytes).is_none()
+    }
+
+    // Messages and bytes that the next pull may ask for.
+    fn room(&self, held: u32, held_bytes: u64) -> Option<(u32, u64)> {
+        let PullLimits { messages_max, bytes_max, .. } = self.limits;
+        let committed = held + self.credit();
+        let (committed_max, reserve) = match self.is_eager {
+            true => (messages_max - 1, 0),
+            false => (messages_max / 2, bytes_max / 4),
+        };
+        let bytes_open = self.open.iter().map(|pull| pull.bytes_left).sum::<u64>();
+        let bytes = bytes_max.saturating_sub(held_bytes + bytes_open + reserve);
+        // A message that does not fit blocks its pull for ever, so no pull is smaller than a quarter;
+        // and none is larger than half, so that a second one can stand behind it.
+        if committed > committed_max || bytes < bytes_max / 4 {
+            return None;
+        }
+        Some((messages_max - committed, bytes.min(bytes_max / 2)))
     }
 
     /// A message came; `bytes` as the server counts them (subject, reply, headers, payload).

@@ -232,6 +232,8 @@ fn mail_text(mail: &Mail) -> String {
     match mail {
         Mail::Parcel(p) => format!("parcel {} of epoch {}", p.seq, p.epoch.0),
         Mail::Done { epoch, index, .. } => format!("done {index} of epoch {}", epoch.0),
+        Mail::Placed { epoch, .. } => format!("one of epoch {} has its place", epoch.0),
+        Mail::CaughtUp { partition } => format!("partition {partition} has caught up"),
         Mail::Cancel { epoch, .. } => format!("cancel before epoch {}", epoch.0),
         Mail::Lost { shard } => format!("{shard} lost its parcels"),
     }
