@@ -61,6 +61,9 @@ enum Drain {
     Asked {
         barriers: u32,
     },
+    /// The last ack is sent once more, to be answered: the server works off its acks beside all else, and
+    /// whoever has the lease next would find them open, and make the consumer anew.
+    Confirming,
     /// All is acknowledged, the lease is being given back.
     Releasing {
         until: u64,
@@ -132,6 +135,8 @@ pub(super) struct Reader {
     /// The ack that stands for all that is done, and for how many; it travels with the next output, or at
     /// the next tick: alone it would cost a write here and a wake-up there for each event.
     owed: Option<Bytes>,
+    /// The last ack of this reading.
+    paid: Option<Bytes>,
     owed_events: u32,
     owed_due: bool,
     pub(super) figures: ReaderFigures,
@@ -175,6 +180,7 @@ impl Reader {
             consumer_seq: 0,
             replay: Replay::default(),
             owed: None,
+            paid: None,
             owed_events: 0,
             owed_due: false,
             figures: ReaderFigures::default(),
@@ -390,6 +396,7 @@ impl Reader {
             if self.explicit {
                 bus.ack(&durable.ack);
                 self.figures.acks += 1;
+                self.paid = Some(durable.ack);
             } else {
                 self.owed = Some(durable.ack);
                 self.owed_events += 1;
@@ -432,6 +439,7 @@ impl Reader {
         if let Some(ack) = self.owed.take() {
             bus.ack(&ack);
             self.figures.acks += 1;
+            self.paid = Some(ack);
         }
     }
 
@@ -458,7 +466,8 @@ impl Reader {
 
     fn end_epoch(&mut self) -> ReaderNews {
         self.floor_known = Some(self.progress.floor());
-        self.owed = None; // Of a connection or a lease that is gone; the floor tells where to go on.
+        // Of a connection or a lease that is gone; the floor tells where to go on.
+        (self.owed, self.paid) = (None, None);
         self.epoch = Epoch(self.epoch.0 + 1);
         self.progress.restart(self.progress.floor());
         self.puller.void();
@@ -532,6 +541,9 @@ impl Reader {
                 let was_reading = self.phase == Phase::Reading;
                 self.phase = Phase::Leasing;
                 self.asked += 1; // An answer on its way, or its absence, must not begin a reading.
+                if self.drain == Drain::Confirming {
+                    self.drain = Drain::Asked { barriers: 0 };
+                }
                 self.break_off_hand_over(bus);
                 // What another replica acknowledges from here on is not ours to remember.
                 let news = if was_reading { self.end_epoch() } else { ReaderNews::Nothing };
@@ -592,6 +604,10 @@ impl Reader {
         settings: &Settings,
         bus: &mut Bus,
     ) {
+        if self.drain == Drain::Confirming {
+            self.drain = Drain::Asked { barriers: 0 };
+            return; // Answered or not: a lost ack costs the next reader a look at what is done.
+        }
         let value = match answer {
             Answer::Message(msg) => serde_json::from_slice::<Value>(msg.payload())
                 .map_err(|error| format!("unreadable answer of the JetStream API: {error}")),

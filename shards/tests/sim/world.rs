@@ -232,9 +232,11 @@ impl World {
             && self.oracle.is_settled(&self.nats)
             && self.replicas.iter().all(|r| r.shards.iter().all(idle))
             && (self.plan.parts().len() == 1 || self.has_drain_begun() || self.is_shared_evenly());
-        if settled && self.plan.hands_over && self.hand_over == HandOver::Ahead {
-            settled = false;
-            self.begin_hand_over();
+        if settled && self.plan.hands_over && self.hand_over != HandOver::Done {
+            settled = false; // The standby is not drained before it has read.
+            if self.hand_over == HandOver::Ahead {
+                self.begin_hand_over();
+            }
         }
         if settled && self.plan.ends_with_drain {
             settled = self.replicas.iter().all(|r| r.shards.is_empty());

@@ -1,5 +1,5 @@
-//! The clean end of a reading: pulls are withdrawn, what is held gets its outcome and its ack, then the lease
-//! is given back. For good when the process stops; to stand by again when it is another replica's turn.
+//! The clean end of a reading: pulls are withdrawn, what is held gets its outcome and its ack, the server
+//! confirms that, then the lease is given back. For good when the process stops; to stand by again when it is another replica's turn.
 //! Invariant: the lease goes only when nothing is held and nothing can come any more.
 
 use super::{Bus, Drain, Goal, Now, Phase, Reader, ReaderNews, SEC, Settings};
@@ -46,6 +46,12 @@ impl Reader {
         let is_quiet = self.drain == (Drain::Asked { barriers: 0 }) && self.progress.held() == 0;
         if !is_quiet || self.lease.is_renewing() {
             return;
+        }
+        if self.phase == Phase::Reading
+            && let Some(ack) = self.paid.take()
+        {
+            self.drain = Drain::Confirming;
+            return self.ask(now, &String::from_utf8_lossy(&ack), b"", bus);
         }
         let (act, until) = match self.goal {
             Goal::Stop => (self.lease.release(), now.mono + SEC),

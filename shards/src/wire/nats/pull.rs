@@ -267,8 +267,21 @@ mod tests {
     #[test]
     fn held_bytes_stop_the_pulling() {
         let mut puller = Puller::new(LIMITS);
+        assert_eq!(puller.plan(0, 3, 5_100), None);
+        assert_eq!(puller.plan(0, 3, 5_000).map(|pull| pull.max_bytes), Some(2_500));
+    }
+
+    #[test]
+    fn an_eager_reader_fills_beyond_what_any_other_has_held() {
+        let mut puller = Puller::new(LIMITS);
+        puller.set_eager(true);
         assert_eq!(puller.plan(0, 3, 7_600), None);
         assert_eq!(puller.plan(0, 3, 7_000).map(|pull| pull.max_bytes), Some(3_000));
+        puller.void();
+        assert_eq!(puller.plan(0, 99, 0).map(|pull| pull.batch), Some(1));
+        assert!(!puller.is_full(99, 0), "one is asked for");
+        puller.void();
+        assert!(puller.is_full(100, 0) && puller.is_full(3, 7_600) && !puller.is_full(99, 7_000));
     }
 
     #[test]
