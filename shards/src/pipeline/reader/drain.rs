@@ -27,7 +27,12 @@ impl Reader {
 
     /// Drain outside a reading (the lease is somebody else's, or the consumer is being prepared).
     pub(in crate::pipeline) fn drain_idle(&mut self, now: Now, settings: &Settings, bus: &mut Bus) {
-        if self.phase != Phase::Reading && matches!(self.drain, Drain::Asked { .. }) {
+        // A consumer that is being made anew is there when we go: whoever watches it would find none.
+        let is_busy = matches!(
+            self.phase,
+            Phase::Reading | Phase::SavingPosition | Phase::Deleting | Phase::Creating
+        );
+        if !is_busy && matches!(self.drain, Drain::Asked { .. }) {
             self.continue_drain(now, settings, bus);
         }
     }
