@@ -6,10 +6,11 @@
 use super::bus::{AckFor, Answer, Asker, Bus};
 use super::lease::{KeyState, Lease, LeaseAct, LeaseNews, PutResult};
 use super::mail::Parcel;
-use super::settings::{AckChoice, Settings, SourceSettings};
+use super::settings::{AckChoice, Settings, SourceSettings, StageName};
 use super::setup::{Facts, api_error};
 use super::share::Turn;
 use crate::clock::{MS, Now, SEC};
+use crate::domain::cdc::parse_rfc3339;
 use crate::domain::progress::{Admission, Progress};
 use crate::id::{Epoch, PartitionId, ShardId};
 use crate::wire::nats::headers::Headers;
@@ -123,6 +124,8 @@ pub(super) struct Reader {
     consumer_seq: u64,
     /// Last sequence of the stream when this reading was prepared.
     horizon: u64,
+    /// When the stream was created, Unix ns; sequences are comparable only since then.
+    stream_created: u64,
     /// The ack that stands for all that is done, and for how many; it travels with the next output, or at
     /// the next tick: alone it would cost a write here and a wake-up there for each event.
     owed: Option<Bytes>,
@@ -168,12 +171,22 @@ impl Reader {
             source_place,
             consumer_seq: 0,
             horizon: u64::MAX,
+            stream_created: 0,
             owed: None,
             owed_events: 0,
             owed_due: false,
             figures: ReaderFigures::default(),
             trouble: None,
         }
+    }
+
+    /// Do replicas take turns at it?
+    pub(super) fn is_shared(&self) -> bool {
+        self.source.partitions > 1
+    }
+
+    pub(super) fn stage(&self) -> StageName {
+        self.source.stage
     }
 
     pub(super) fn partition(&self) -> PartitionId {
@@ -340,11 +353,13 @@ impl Reader {
         let replay = seq <= self.horizon;
         let parcel = Parcel {
             reader,
+            stage: self.source.stage,
             partition,
             epoch,
             index,
             seq,
             stored,
+            stream_created: self.stream_created,
             delivered,
             received,
             replay,
@@ -617,6 +632,7 @@ impl Reader {
             return Err(format!("reading stream {}: {}", self.stream, api_error(error)));
         }
         self.horizon = info["state"]["last_seq"].as_u64().unwrap_or(u64::MAX);
+        self.stream_created = info["created"].as_str().and_then(parse_rfc3339).unwrap_or(0);
         self.phase = Phase::Inspecting;
         let (stream, consumer) = (&self.stream, &self.consumer);
         let subject = format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}");
