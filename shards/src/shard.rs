@@ -8,6 +8,7 @@ use crate::edge::Clock;
 use crate::edge::inbox::Inbox;
 use crate::edge::link::{Link, Received};
 use crate::edge::mailbox::{Ears, PostOffice};
+use crate::edge::pg::lane::{Lane, News, PgPlan};
 use crate::edge::target::{Address, NatsTarget, RedisTarget};
 use crate::id::{PartitionId, ShardId};
 use crate::metrics::ShardFigures;
@@ -58,7 +59,7 @@ pub enum Notice {
 }
 
 /// What a shard is made from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ShardPlan {
     /// For its pipeline.
     pub settings: Settings,
@@ -66,6 +67,8 @@ pub struct ShardPlan {
     pub nats: NatsTarget,
     /// The Redis server.
     pub redis: RedisTarget,
+    /// PostgreSQL, where a stage needs it.
+    pub postgres: Option<PgPlan>,
     /// Core to be pinned to; `None` leaves the choice to the kernel.
     pub core: Option<usize>,
     /// How long to spin before parking.
@@ -98,6 +101,9 @@ enum Socket {
 struct Turn {
     nats: Option<io::Result<Arrived>>,
     redis: Option<io::Result<Arrived>>,
+    postgres: Vec<(u16, News)>,
+    /// A lane panicked.
+    panic: Option<Box<dyn std::any::Any + Send>>,
     mail: bool,
     tick: bool,
     /// The socket has taken everything, and the pipeline has more.
@@ -112,7 +118,8 @@ enum Arrived {
 
 impl Turn {
     fn is_empty(&self) -> bool {
-        self.nats.is_none() && self.redis.is_none() && !(self.mail || self.tick || self.more)
+        let nothing = self.nats.is_none() && self.redis.is_none() && self.postgres.is_empty();
+        nothing && self.panic.is_none() && !(self.mail || self.tick || self.more)
     }
 }
 
@@ -126,6 +133,7 @@ pub struct Shard {
     redis: Socket,
     nats_inbox: Inbox,
     redis_inbox: Inbox,
+    lanes: Vec<Lane>,
     scratch: Box<[u8]>,
     ears: Ears,
     timer: Timer,
@@ -155,6 +163,7 @@ impl Shard {
             Pipeline::new(plan.settings.clone(), figures, seed, epoch, Quarantine::new());
         let backlog = ports.post.shards().map(|_| VecDeque::new()).collect();
         let address = plan.nats.seeds[0].clone();
+        let lanes = plan.settings.ingest.as_ref().map_or(0, |ingest| ingest.connections);
         let seeds_next = fastrand::usize(..plan.nats.seeds.len());
         Self {
             plan,
@@ -165,6 +174,7 @@ impl Shard {
             redis: Socket::Closed,
             nats_inbox: Inbox::new(READ_MAX),
             redis_inbox: Inbox::new(READ_MAX / 4),
+            lanes: (0..lanes).map(|_| Lane::default()).collect(),
             scratch: vec![0; READ_MAX].into_boxed_slice(),
             ears,
             timer: Timer::new(Duration::from_nanos(TICK)),
@@ -187,7 +197,7 @@ impl Shard {
             let turn = poll_fn(|cx| self.poll_turn(cx)).await;
             let now = self.clock.now();
             let handled = catch_unwind(AssertUnwindSafe(|| self.handle(now, turn)));
-            if let Err(panic) = handled {
+            if let Err(panic) = handled.and_then(|panic| panic.map_or(Ok(()), Err)) {
                 self.start_over(now, panic.as_ref());
             }
             self.perform(now);
@@ -205,11 +215,16 @@ impl Shard {
     // Output first: what the last turn decided goes out before anything new is taken in.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
         let mut turn = Turn::default();
-        let Self { nats, redis, pipeline, scratch, nats_inbox, redis_inbox, .. } = self;
+        let Self { nats, redis, pipeline, scratch, nats_inbox, redis_inbox, lanes, .. } = self;
         let had_output = !pipeline.nats_out().is_empty();
         turn.nats = poll_socket(nats, cx, scratch, nats_inbox, Some(pipeline.nats_out()));
         let redis_out = pipeline.redis_is_due().then(|| pipeline.redis_out());
         turn.redis = poll_socket(redis, cx, scratch, redis_inbox, redis_out);
+        for (place, lane) in (0..).zip(lanes) {
+            while let Some(news) = poll_lane(lane, cx, &mut turn.panic) {
+                turn.postgres.push((place, news));
+            }
+        }
         turn.more = had_output && pipeline.nats_out().is_empty() && pipeline.has_more();
         turn.mail = std::mem::take(&mut self.rung) | self.ears.poll_rung(cx).is_ready();
         if Pin::new(&mut self.timer).poll(cx).is_ready() {
@@ -224,12 +239,19 @@ impl Shard {
         Poll::Ready(turn)
     }
 
-    fn handle(&mut self, now: Now, turn: Turn) {
+    // The panic of a lane, if there was one: what it held is lost with it.
+    fn handle(&mut self, now: Now, turn: Turn) -> Option<Box<dyn std::any::Any + Send>> {
+        if turn.panic.is_some() {
+            return turn.panic;
+        }
         if let Some(event) = turn.nats {
             self.on_nats(now, event);
         }
         if let Some(event) = turn.redis {
             self.on_redis(now, event);
+        }
+        for (lane, news) in turn.postgres {
+            self.on_postgres(now, lane, news);
         }
         if turn.mail {
             self.take_mail(now);
@@ -239,6 +261,15 @@ impl Shard {
             self.tell_status(now);
         }
         self.pipeline.flush(now);
+        None
+    }
+
+    fn on_postgres(&mut self, now: Now, lane: u16, news: News) {
+        match news {
+            News::Opened => self.pipeline.handle(now, Input::PgOpened(lane)),
+            News::Written(job) => self.pipeline.handle(now, Input::PgWritten(lane, job)),
+            News::Closed(why) => self.pipeline.handle(now, Input::PgClosed(lane, &why)),
+        }
     }
 
     fn on_nats(&mut self, now: Now, event: io::Result<Arrived>) {
@@ -350,6 +381,22 @@ impl Shard {
                     self.redis = Socket::Closed;
                     self.redis_inbox.clear();
                 }
+                Effect::PgConnect { lane } => {
+                    if let (Some(plan), Some(lane)) = self.lane(lane) {
+                        lane.connect(plan);
+                    }
+                }
+                Effect::PgClose { lane } => {
+                    if let (_, Some(lane)) = self.lane(lane) {
+                        lane.close("closed by us, to be opened anew");
+                    }
+                }
+                Effect::PgWrite { lane, job } => {
+                    let clock = self.clock;
+                    if let (Some(plan), Some(lane)) = self.lane(lane) {
+                        lane.write(job, plan, clock);
+                    }
+                }
                 Effect::Mail { to, mail } => self.backlog[usize::from(to.0)].push_back(mail),
                 Effect::Drained => {
                     let _gone = self.ports.notices.send(Notice::Drained(self.plan.settings.shard));
@@ -357,6 +404,10 @@ impl Shard {
             }
         }
         self.post_backlog();
+    }
+
+    fn lane(&mut self, lane: u16) -> (Option<&PgPlan>, Option<&mut Lane>) {
+        (self.plan.postgres.as_ref(), self.lanes.get_mut(usize::from(lane)))
     }
 
     fn post_backlog(&mut self) {
@@ -420,6 +471,7 @@ impl Shard {
         let seed = fastrand::u64(..);
         self.pipeline = Pipeline::new(settings, figures, seed, epoch, quarantine);
         (self.nats, self.redis) = (Socket::Closed, Socket::Closed);
+        self.lanes.iter_mut().for_each(|lane| *lane = Lane::default());
         self.nats_inbox.clear();
         self.redis_inbox.clear();
         self.backlog.iter_mut().for_each(VecDeque::clear);
@@ -436,6 +488,20 @@ impl Shard {
             let cancel = partitions.iter().map(|p| Mail::Cancel { partition: *p, epoch });
             lane.extend(cancel);
             lane.push_back(Mail::Lost { shard });
+        }
+    }
+}
+
+fn poll_lane(
+    lane: &mut Lane,
+    cx: &mut Context<'_>,
+    panic: &mut Option<Box<dyn std::any::Any + Send>>,
+) -> Option<News> {
+    match catch_unwind(AssertUnwindSafe(|| lane.poll(cx))) {
+        Ok(news) => news,
+        Err(text) => {
+            *panic = Some(text);
+            None
         }
     }
 }

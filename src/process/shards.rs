@@ -132,7 +132,6 @@ fn cdc_settings(plan: &Plan) -> Result<CdcSettings, String> {
             ack_wait: ns(cdc.ack_wait),
             max_ack_pending: count(cdc.max_ack_pending),
             in_flight_max: count(cdc.max_in_flight),
-            is_fenced: true,
             in_flight_bytes_max: cdc.in_flight_bytes_max as u64,
         },
         output_prefixes: cdc.output_prefixes.clone(),

@@ -324,7 +324,6 @@ fn cdc_settings(window: u32) -> CdcSettings {
             ack_wait: 30 * SEC,
             max_ack_pending: 5000,
             in_flight_max: 4096,
-            is_fenced: true,
             in_flight_bytes_max: 32 << 20,
         },
         output_prefixes: vec!["wa".to_owned()],

@@ -43,6 +43,10 @@ pub(super) enum AckFor {
     DeadLetter {
         flight: FlightRef,
     },
+    /// A dead letter of ingest, by its number.
+    Refused {
+        number: u64,
+    },
     Lease {
         reader: usize,
     },

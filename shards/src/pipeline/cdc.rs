@@ -918,7 +918,7 @@ impl Stage {
     }
 }
 
-fn report_to_reader(parcel: &Parcel, cx: &mut Cx<'_>) {
+pub(super) fn report_to_reader(parcel: &Parcel, cx: &mut Cx<'_>) {
     let Parcel { reader, partition, epoch, index, .. } = *parcel;
     if reader == cx.settings.shard {
         cx.done.push((partition, epoch, index));
@@ -937,7 +937,7 @@ fn report_place(parcel: &Parcel, cx: &mut Cx<'_>) {
     }
 }
 
-fn count(books: &mut Books, outcome: Outcome) {
+pub(super) fn count(books: &mut Books, outcome: Outcome) {
     match outcome {
         Outcome::Committed => books.committed += 1,
         Outcome::Duplicate => books.duplicate += 1,
@@ -946,7 +946,7 @@ fn count(books: &mut Books, outcome: Outcome) {
     }
 }
 
-fn read_puback(msg: &Msg) -> Result<PubAck<'_>, (ErrorClass, String)> {
+pub(super) fn read_puback(msg: &Msg) -> Result<PubAck<'_>, (ErrorClass, String)> {
     if let Some(status) = msg.status() {
         return Err((ErrorClass::Transient, format!("status {}", status.code)));
     }

@@ -6,10 +6,11 @@
 use super::bus::{AckFor, Answer, Asker, Bus};
 use super::lease::{KeyState, Lease, LeaseAct, LeaseNews, PutResult};
 use super::mail::Parcel;
-use super::settings::{AckChoice, Settings, SourceSettings};
+use super::settings::{AckChoice, Settings, SourceSettings, StageName};
 use super::setup::{Facts, api_error};
 use super::share::Turn;
 use crate::clock::{MS, Now, SEC};
+use crate::domain::cdc::parse_rfc3339;
 use crate::domain::progress::{Admission, Progress};
 use crate::id::{Epoch, PartitionId, ShardId};
 use crate::wire::nats::headers::Headers;
@@ -132,6 +133,8 @@ pub(super) struct Reader {
     ack_wait: u64,
     consumer_seq: u64,
     replay: Replay,
+    /// When the stream was created, Unix ns; sequences are comparable only since then.
+    stream_created: u64,
     /// The ack that stands for all that is done, and for how many; it travels with the next output, or at
     /// the next tick: alone it would cost a write here and a wake-up there for each event.
     owed: Option<Bytes>,
@@ -179,6 +182,7 @@ impl Reader {
             source_place,
             consumer_seq: 0,
             replay: Replay::default(),
+            stream_created: 0,
             owed: None,
             paid: None,
             owed_events: 0,
@@ -186,6 +190,15 @@ impl Reader {
             figures: ReaderFigures::default(),
             trouble: None,
         }
+    }
+
+    /// Do replicas take turns at it?
+    pub(super) fn is_shared(&self) -> bool {
+        self.source.partitions > 1
+    }
+
+    pub(super) fn stage(&self) -> StageName {
+        self.source.stage
     }
 
     pub(super) fn partition(&self) -> PartitionId {
@@ -353,11 +366,13 @@ impl Reader {
         let replay = self.replay.on_delivery(seq, ack_pending);
         let parcel = Parcel {
             reader,
+            stage: self.source.stage,
             partition,
             epoch,
             index,
             seq,
             stored,
+            stream_created: self.stream_created,
             delivered,
             received,
             replay,
@@ -672,6 +687,7 @@ impl Reader {
             return Err(format!("reading stream {}: {}", self.stream, api_error(error)));
         }
         self.replay.horizon = info["state"]["last_seq"].as_u64().unwrap_or(u64::MAX);
+        self.stream_created = info["created"].as_str().and_then(parse_rfc3339).unwrap_or(0);
         self.phase = Phase::Inspecting;
         let (stream, consumer) = (&self.stream, &self.consumer);
         let subject = format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}");
@@ -815,7 +831,8 @@ impl Reader {
         self.trouble = None;
         self.progress.restart(floor);
         self.consumer_seq = consumer_seq;
-        self.replay.begin(self.source.is_fenced && floor < self.replay.horizon);
+        // Only CDC publishes what it takes, and holds the outcomes of a replay back.
+        self.replay.begin(self.source.stage == StageName::Cdc && floor < self.replay.horizon);
         self.puller.set_eager(self.replay.is_on);
         self.phase = Phase::Reading;
     }

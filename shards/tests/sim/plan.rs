@@ -175,7 +175,6 @@ fn cdc(rng: &mut Rng) -> CdcSettings {
             ),
             ack_wait: one_of(rng, &[SEC, 5 * SEC, 30 * SEC]),
             max_ack_pending: one_of(rng, &[4, 32, 1000]),
-            is_fenced: true,
             in_flight_max,
             in_flight_bytes_max: one_of(rng, &[16 << 10, 64 << 10, 32 << 20]),
         },

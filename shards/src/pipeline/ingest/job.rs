@@ -1,0 +1,175 @@
+//! What is written together: the parcels, and what became of each. The edge decodes and writes it where the
+//! connection is; the events borrow from the parcels. Invariant: every event of a job that was written has
+//! one verdict, in its order.
+
+use super::{Catalog, Waiting};
+use crate::domain::ingest::{Body, Event, Position, Refusal};
+use crate::pipeline::commit::{Away, Commit, Fate, Item, Outcome, suspicious_timestamps};
+use crate::wire::nats::jetstream::AckSubject;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What became of one event.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Committed.
+    Written(Fate),
+    /// It does not keep to its schema.
+    Refused(Refusal),
+    /// It can never be written as it is.
+    Bad {
+        /// As PostgreSQL calls it.
+        sqlstate: String,
+        /// For operators.
+        message: String,
+    },
+    /// Reading it panicked.
+    Panicked,
+    /// Its company cannot be written now: a person has to look.
+    Held {
+        /// For operators.
+        message: String,
+    },
+    /// Nothing yet: it is to be written again, in order.
+    Open,
+}
+
+/// Events to be written together, in order. Its memory is used again.
+#[derive(Debug, Default)]
+pub struct Job {
+    pub(super) events: Vec<Waiting>,
+    verdicts: Vec<Verdict>,
+    pub(super) away: Option<Away>,
+    pub(super) suspicious: u64,
+}
+
+/// An event that can be written.
+#[derive(Debug)]
+pub struct Decoded<'a> {
+    place: usize,
+    company: &'a str,
+    event: Event<'a>,
+    position: Position<'a>,
+    stream_created_ns: u64,
+}
+
+impl Decoded<'_> {
+    /// As a batch takes it.
+    #[must_use]
+    pub fn item(&self) -> Item<'_> {
+        Item {
+            company: self.company,
+            event: &self.event,
+            position: &self.position,
+            stream_created_ns: self.stream_created_ns,
+        }
+    }
+}
+
+/// What decoding found, beside the events that can be written.
+#[derive(Debug, Default)]
+pub struct Found {
+    refused: Vec<(usize, Verdict)>,
+    suspicious: u64,
+}
+
+impl Job {
+    pub(super) fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// The bodies, mended; what is decoded borrows from them.
+    #[must_use]
+    pub fn bodies(&self) -> Vec<Body<'_>> {
+        self.events.iter().map(|waiting| Body::of(waiting.parcel.msg.payload())).collect()
+    }
+
+    /// Reads every event once.
+    #[must_use]
+    pub fn decode<'a>(
+        &'a self,
+        catalog: &'a Catalog,
+        bodies: &'a [Body<'a>],
+    ) -> (Vec<Decoded<'a>>, Found) {
+        let mut decoded = Vec::with_capacity(self.events.len());
+        let mut found = Found::default();
+        for (place, (waiting, body)) in self.events.iter().zip(bodies).enumerate() {
+            // A panic of a decoder is the event's own, and ends nobody else's.
+            let read = catch_unwind(AssertUnwindSafe(|| read(waiting, catalog, body)));
+            match read {
+                Ok(Ok((company, event, position))) => {
+                    found.suspicious += suspicious_timestamps(&event) as u64;
+                    let stream_created_ns = waiting.parcel.stream_created;
+                    decoded.push(Decoded { place, company, event, position, stream_created_ns });
+                }
+                Ok(Err(refusal)) => found.refused.push((place, Verdict::Refused(refusal))),
+                Err(_) => found.refused.push((place, Verdict::Panicked)),
+            }
+        }
+        (decoded, found)
+    }
+
+    /// What became of them, after `commit` was driven to its end with these events.
+    #[must_use]
+    pub fn judge(decoded: &[Decoded<'_>], found: Found, commit: &Commit) -> Judged {
+        let mut verdicts = found.refused;
+        let outcomes = decoded.iter().zip(commit.outcomes());
+        verdicts.extend(outcomes.map(|(event, outcome)| (event.place, verdict(outcome.as_ref()))));
+        verdicts.sort_unstable_by_key(|(place, _)| *place);
+        Judged { verdicts, suspicious: found.suspicious, away: commit.away().cloned() }
+    }
+
+    /// Takes note of what became of the events.
+    pub fn settle(&mut self, judged: Judged) {
+        self.verdicts.extend(judged.verdicts.into_iter().map(|(_, verdict)| verdict));
+        (self.suspicious, self.away) = (judged.suspicious, judged.away);
+    }
+
+    /// The events with their verdicts; one that was never written is still open.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = (Waiting, Verdict)> {
+        let verdicts = self.verdicts.drain(..).chain(std::iter::repeat_with(|| Verdict::Open));
+        self.events.drain(..).zip(verdicts)
+    }
+}
+
+/// The end of a write, in words that borrow nothing.
+#[derive(Debug)]
+pub struct Judged {
+    verdicts: Vec<(usize, Verdict)>,
+    suspicious: u64,
+    away: Option<Away>,
+}
+
+fn read<'a>(
+    waiting: &'a Waiting,
+    catalog: &'a Catalog,
+    body: &'a Body<'a>,
+) -> Result<(&'a str, Event<'a>, Position<'a>), Refusal> {
+    let parcel = &waiting.parcel;
+    let subject = std::str::from_utf8(parcel.subject()).unwrap_or_default();
+    let route = catalog.route(subject)?;
+    let event = route.decode(body)?;
+    let ack = parcel.msg.reply().and_then(|reply| AckSubject::parse(reply).ok());
+    let text = |bytes: &'a [u8]| std::str::from_utf8(bytes).unwrap_or_default();
+    let position = Position {
+        stream: ack.map_or("", |ack| text(ack.stream)),
+        stream_sequence: parcel.seq,
+        consumer: ack.map_or("", |ack| text(ack.consumer)),
+        consumer_sequence: ack.map_or(0, |ack| ack.consumer_seq),
+        domain: ack.and_then(|ack| ack.domain).map_or("", text),
+        message_id: parcel.msg.header(b"Nats-Msg-Id").map_or("", text),
+        subject,
+        published_ns: parcel.stored,
+    };
+    Ok((route.company(), event, position))
+}
+
+fn verdict(outcome: Option<&Outcome>) -> Verdict {
+    match outcome {
+        None => Verdict::Open,
+        Some(Outcome::Committed(fate)) => Verdict::Written(*fate),
+        Some(Outcome::Bad { sqlstate, message }) => {
+            Verdict::Bad { sqlstate: sqlstate.clone(), message: message.clone() }
+        }
+        Some(Outcome::Held { message }) => Verdict::Held { message: message.clone() },
+    }
+}
