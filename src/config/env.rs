@@ -30,6 +30,9 @@ const fn legacy(name: &'static str, meaning: Meaning) -> Legacy {
     Legacy { name, meaning }
 }
 
+const CONSUMER: Meaning = Meaning::Obsolete(
+    "one consumer a stream takes the place of one a company; see `ingest.consumer`",
+);
 const POOL: Meaning = Meaning::Obsolete("shards take the place of the worker pool; see `shards`");
 
 /// All of them; where several set one key, the later one wins.
@@ -52,6 +55,17 @@ pub const LEGACY: &[Legacy] = &[
     legacy("JS_ACK_WAIT", Meaning::KeyZeroDefault("cdc.ack_wait")),
     legacy("JS_MAX_DELIVER", Meaning::KeyZeroDefault("cdc.retry_attempts")),
     legacy("JS_MAX_ACK_PENDING", Meaning::KeyZeroDefault("cdc.max_ack_pending")),
+    legacy("DATABASE_POSTGRESDSN", Meaning::Key("postgres.dsn")),
+    legacy("LOGLEVEL", Meaning::Key("log.level")),
+    legacy("SERVER_PORT", Meaning::MetricsPort),
+    legacy("NATS_REALTIME_STREAM", Meaning::Key("ingest.stream")),
+    legacy("NATS_HISTORICAL_STREAM", Meaning::Key("ingest.history_stream")),
+    legacy("NATS_DLQSTREAM", Meaning::Key("cdc.dlq_stream")),
+    legacy("NATS_DLQSUBJECT", Meaning::Key("cdc.dlq_subject")),
+    legacy("NATS_REALTIME_CONSUMER", CONSUMER),
+    legacy("NATS_HISTORICAL_CONSUMER", CONSUMER),
+    legacy("NATS_REALTIME_GROUP", CONSUMER),
+    legacy("NATS_HISTORICAL_GROUP", CONSUMER),
     legacy("WORKERS", POOL),
     legacy("WORKERS_MULTIPLIER", POOL),
     legacy("MIN_WORKERS", POOL),

@@ -23,6 +23,7 @@ mod crash;
 mod defects;
 mod drain;
 mod hostile;
+mod ingest;
 mod outage;
 mod partitions;
 mod replicas;

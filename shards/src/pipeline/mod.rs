@@ -455,7 +455,9 @@ impl Pipeline {
         let quarantined = !self.quarantine.is_empty() && self.quarantine.contains(&place);
         self.suspect = Some(place);
         match parcel.stage {
-            StageName::Cdc => self.with_stage(now, |stage, cx| stage.admit(parcel, quarantined, cx)),
+            StageName::Cdc => {
+                self.with_stage(now, |stage, cx| stage.admit(parcel, quarantined, cx))
+            }
             StageName::Ingest => {
                 self.with_ingest(now, |ingest, cx| ingest.admit(parcel, quarantined, cx));
             }

@@ -104,7 +104,8 @@ fn offset_seconds(zone: &str) -> Option<i64> {
 
 /// Days from 1970-01-01 to a date; `None` before it, and for a date that there is not.
 fn day_of(year: u64, month: u64, day: u64) -> Option<u64> {
-    let (shifted, from_march) = if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
+    let (shifted, from_march) =
+        if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
     let (era, year_of_era) = (shifted / 400, shifted % 400);
     let day_of_year = (153 * from_march + 2) / 5 + day.checked_sub(1)?;
     let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;

@@ -35,11 +35,7 @@ pub(super) struct Graveyard {
 }
 
 impl Graveyard {
-    pub(super) fn withdraw(
-        &mut self,
-        is_void: &impl Fn(&Parcel) -> bool,
-        void: &mut Vec<Waiting>,
-    ) {
+    pub(super) fn withdraw(&mut self, is_void: &impl Fn(&Parcel) -> bool, void: &mut Vec<Waiting>) {
         let gone = self.dead.extract_if(|_, dead| is_void(&dead.waiting.parcel));
         void.extend(gone.map(|(_, dead)| dead.waiting));
     }

@@ -171,11 +171,7 @@ impl Lane {
         self.writing_since.is_some_and(due)
     }
 
-    pub(super) fn withdraw(
-        &mut self,
-        is_void: &impl Fn(&Parcel) -> bool,
-        void: &mut Vec<Waiting>,
-    ) {
+    pub(super) fn withdraw(&mut self, is_void: &impl Fn(&Parcel) -> bool, void: &mut Vec<Waiting>) {
         withdraw(&mut self.queue, is_void, void);
     }
 }
