@@ -3,6 +3,7 @@
 
 mod cache;
 pub mod connect;
+pub mod exhausted;
 pub mod lane;
 pub mod migrate;
 mod param;
