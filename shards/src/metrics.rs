@@ -189,6 +189,20 @@ pub struct IngestFigures {
     pub latency: Histogram,
 }
 
+/// What the retries of dead letters count.
+#[derive(Debug, Default)]
+pub struct DlqFigures {
+    /// Letters that have left the stream, by [`Outcome`]: their events are committed, or were done before, or
+    /// stand among the exhausted ones.
+    pub outcomes: [Counter; 4],
+    /// Letters taken over by this shard as owner, again at each try.
+    pub pulled: Counter,
+    /// Tries that failed.
+    pub failed: Counter,
+    /// Letters that stay in the stream for a later try.
+    pub later: Counter,
+}
+
 impl IngestFigures {
     /// Events with this outcome, over all kinds.
     #[must_use]
@@ -298,6 +312,8 @@ pub struct ShardFigures {
     pub claim: Histogram,
     /// The ingest stage.
     pub ingest: IngestFigures,
+    /// The retries of dead letters.
+    pub dlq: DlqFigures,
 }
 
 impl ShardFigures {

@@ -11,6 +11,8 @@ pub enum Meaning {
     Key(&'static str),
     /// The value of that key; `0` stands for its default.
     KeyZeroDefault(&'static str),
+    /// The value of that key, in minutes.
+    KeyMinutes(&'static str),
     /// A port: daisi listens on loopback there.
     MetricsPort,
     /// Nothing any more, for this reason.
@@ -62,6 +64,11 @@ pub const LEGACY: &[Legacy] = &[
     legacy("NATS_HISTORICAL_STREAM", Meaning::Key("ingest.history_stream")),
     legacy("NATS_DLQSTREAM", Meaning::Key("cdc.dlq_stream")),
     legacy("NATS_DLQSUBJECT", Meaning::Key("cdc.dlq_subject")),
+    legacy("NATS_DLQBASEDELAYMINUTES", Meaning::KeyMinutes("dlq.retry_delay_min")),
+    legacy("NATS_DLQMAXDELAYMINUTES", Meaning::KeyMinutes("dlq.retry_delay_max")),
+    legacy("NATS_DLQACKWAIT", Meaning::Key("dlq.ack_wait")),
+    legacy("NATS_DLQMAXACKPENDING", Meaning::Key("dlq.max_ack_pending")),
+    legacy("NATS_DLQWORKERS", POOL),
     legacy("NATS_REALTIME_CONSUMER", CONSUMER),
     legacy("NATS_HISTORICAL_CONSUMER", CONSUMER),
     legacy("NATS_REALTIME_GROUP", CONSUMER),
@@ -154,7 +161,7 @@ pub fn legacy_names(path: &str) -> impl Iterator<Item = &'static str> {
 
 fn sets(meaning: Meaning, path: &str) -> bool {
     match meaning {
-        Meaning::Key(key) | Meaning::KeyZeroDefault(key) => key == path,
+        Meaning::Key(key) | Meaning::KeyZeroDefault(key) | Meaning::KeyMinutes(key) => key == path,
         Meaning::MetricsPort => path == "control.listen",
         Meaning::Obsolete(_) => false,
     }
@@ -194,7 +201,9 @@ mod tests {
     #[test]
     fn every_old_variable_names_a_key_that_exists() {
         for old in LEGACY {
-            if let Meaning::Key(path) | Meaning::KeyZeroDefault(path) = old.meaning {
+            if let Meaning::Key(path) | Meaning::KeyZeroDefault(path) | Meaning::KeyMinutes(path) =
+                old.meaning
+            {
                 assert!(super::super::keys::find(path).is_some(), "{}", old.name);
             }
         }

@@ -25,6 +25,8 @@ pub enum Stage {
     Cdc,
     /// Chat events become rows of PostgreSQL.
     Ingest,
+    /// Dead letters of chat events are tried again.
+    Dlq,
 }
 
 /// Everything the process needs to know.
@@ -48,6 +50,8 @@ pub struct Plan {
     pub cdc: CdcPlan,
     /// The `ingest` stage.
     pub ingest: IngestPlan,
+    /// The `dlq` stage.
+    pub dlq: DlqPlan,
     /// Leases of partitions.
     pub lease: LeasePlan,
     /// The control thread.
@@ -288,6 +292,25 @@ pub struct IngestPlan {
     pub post_scan_delay: Duration,
     /// Difference of clocks.
     pub clock_skew: Duration,
+}
+
+/// The `dlq` stage.
+#[derive(Clone, Debug)]
+pub struct DlqPlan {
+    /// Durable consumer.
+    pub consumer: String,
+    /// Tries before a letter is given up.
+    pub max_retries: u64,
+    /// Delay after the first try.
+    pub delay_min: Duration,
+    /// The largest delay.
+    pub delay_max: Duration,
+    /// Redelivery time of a letter that is being tried.
+    pub ack_wait: Duration,
+    /// Delivered and not acked.
+    pub max_ack_pending: usize,
+    /// Being tried at once.
+    pub max_in_flight: usize,
 }
 
 /// Leases of partitions.

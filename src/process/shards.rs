@@ -14,16 +14,16 @@ use ::shards::edge::target::{Address, NatsTarget, RedisTarget};
 use ::shards::id::ShardId;
 use ::shards::pipeline::commit::Settings as BatchSettings;
 use ::shards::pipeline::{
-    AckChoice, CdcSettings, IngestSettings, LeaseSettings, NatsSettings, RedisSettings, Settings,
-    SourceSettings, StageName, StreamPlan,
+    AckChoice, CdcSettings, DlqSettings, IngestSettings, LeaseSettings, NatsSettings,
+    RedisSettings, Settings, SourceSettings, StageName, StreamPlan,
 };
 use ::shards::shard::ShardPlan;
 use ::shards::wire::nats::DecodeLimits;
 use ::shards::wire::nats::conn::ConnSettings;
 
 use crate::config::plan::{
-    AckPolicy, CdcPlan, Envelope, IngestPlan, IngestSource, Plan, Secret, ServerAddress, Stage,
-    TlsPlan,
+    AckPolicy, CdcPlan, DlqPlan, Envelope, IngestPlan, IngestSource, Plan, Secret, ServerAddress,
+    Stage, TlsPlan,
 };
 use crate::{schemas, tls};
 
@@ -31,6 +31,8 @@ use crate::{schemas, tls};
 const BACKOFF: (u64, u64) = (50 * MS, 1_000 * MS);
 /// Companies whose state a shard keeps at once.
 const COMPANIES_MAX: u32 = 200_000;
+/// Bytes of dead letters that are tried at once: a quarter holds the largest that a server may allow by default.
+const LETTERS_BYTES_MAX: u64 = 16 << 20;
 /// Subjects of the ingest streams: contract ingest.md section 1.1.
 const REALTIME_SUBJECTS: [&str; 7] = [
     "v1.chats.upsert.*",
@@ -120,7 +122,20 @@ fn settings(plan: &Plan, replica: &str, shard: ShardId, shards: u16) -> Result<S
         },
         cdc: cdc_settings(plan)?,
         ingest: plan.stages.contains(&Stage::Ingest).then(|| ingest_settings(plan)),
+        dlq: plan.stages.contains(&Stage::Dlq).then(|| dlq_settings(&plan.dlq)),
     })
+}
+
+fn dlq_settings(dlq: &DlqPlan) -> DlqSettings {
+    DlqSettings {
+        consumer: dlq.consumer.clone(),
+        attempts_max: dlq.max_retries,
+        delays: (ns(dlq.delay_min), ns(dlq.delay_max)),
+        ack_wait: ns(dlq.ack_wait),
+        max_ack_pending: count(dlq.max_ack_pending),
+        in_flight_max: count(dlq.max_in_flight),
+        in_flight_bytes_max: LETTERS_BYTES_MAX,
+    }
 }
 
 fn ingest_settings(plan: &Plan) -> IngestSettings {

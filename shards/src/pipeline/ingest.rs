@@ -8,20 +8,23 @@
 //! everybody (the lane waits, and nothing more is pulled), to one company for a moment (a lock), and to one
 //! company until a person has looked (its schema). The last two keep that company's events aside, in order.
 //!
-//! Modules: `job` (what is written together), `lane` (a connection and its queue), `dead` (dead letters).
+//! Modules: `job` (what is written together), `letters` (dead letters that are tried again), `lane` (a
+//! connection and its queue), `dead` (events that become dead letters).
 
 mod dead;
 mod job;
 mod lane;
+mod letters;
 
 pub use crate::domain::ingest::Catalog;
-pub use job::{Decoded, Job, Verdict};
+pub use job::{Decoded, Job, Unwritten, Verdict};
+pub use letters::{GivenUp, Original};
 
 use super::cdc::{Cx, count, report_to_reader};
 use super::commit::{Away, Class, Fate};
 use super::effect::Effect;
 use super::mail::Parcel;
-use super::settings::IngestSettings;
+use super::settings::{IngestSettings, StageName};
 use super::tenant::{Books, TenantTable};
 use crate::clock::SEC;
 use crate::domain::cdc::DLQ_COMPANY_UNKNOWN;
@@ -67,6 +70,18 @@ pub(super) struct Waiting {
     tenant: u32,
     /// Its place among the kinds, for the figures.
     kind: usize,
+    /// A dead letter that has had its last try: why that failed.
+    given_up: Option<String>,
+}
+
+impl Waiting {
+    fn new(parcel: Parcel, tenant: u32, kind: usize) -> Self {
+        Self { parcel, tenant, kind, given_up: None }
+    }
+
+    fn is_letter(&self) -> bool {
+        self.parcel.stage == StageName::Dlq
+    }
 }
 
 /// A company whose events are kept aside.
@@ -144,7 +159,10 @@ impl Ingest {
 
     /// Take over an event. `quarantined`: it has made a shard panic before, so it is not looked at.
     pub(super) fn admit(&mut self, parcel: Parcel, quarantined: bool, cx: &mut Cx<'_>) {
-        cx.figures.ingest.pulled.inc();
+        match parcel.stage {
+            StageName::Dlq => cx.figures.dlq.pulled.inc(),
+            StageName::Ingest | StageName::Cdc => cx.figures.ingest.pulled.inc(),
+        }
         self.open += 1;
         let text = std::str::from_utf8(parcel.subject()).unwrap_or_default();
         let (company, kind) = match Subject::parse(text) {
@@ -152,17 +170,29 @@ impl Ingest {
             Err(refusal) => {
                 let tenant = self.tenant(DLQ_COMPANY_UNKNOWN);
                 let detail = refused(&refusal);
-                let waiting = Waiting { parcel, tenant, kind: KIND_UNKNOWN };
+                let waiting = Waiting::new(parcel, tenant, KIND_UNKNOWN);
+                if waiting.is_letter() {
+                    return self.try_later(waiting, &detail, cx);
+                }
                 return self.bury(waiting, refusal.reason as usize, detail, cx);
             }
         };
         let lane = self.lane_of(company.as_bytes(), cx.settings.shards);
         let is_wanted = self.companies.is_empty() || self.companies.iter().any(|c| c == company);
         let tenant = self.tenant(company);
-        let waiting = Waiting { parcel, tenant, kind };
+        let is_homeless = company == DLQ_COMPANY_UNKNOWN;
+        let waiting = Waiting::new(parcel, tenant, kind);
+        if waiting.is_letter() && (quarantined || is_homeless) {
+            let why =
+                if quarantined { "handle: it made the process panic twice" } else { HOMELESS };
+            return self.try_later(waiting, why, cx);
+        }
         if quarantined {
             let detail = "handle: this event made the process panic twice".to_owned();
             return self.bury(waiting, REASON_PANIC, detail, cx);
+        }
+        if !is_wanted && waiting.is_letter() {
+            return self.try_later(waiting, "its company is not among those of this process", cx);
         }
         if !is_wanted {
             return self.settle(&waiting, Outcome::Filtered, cx);
@@ -229,7 +259,10 @@ impl Ingest {
                 }
                 verdict => {
                     ended += 1;
-                    self.end(waiting, verdict, cx);
+                    match waiting.is_letter() {
+                        true => self.end_letter(waiting, verdict, cx),
+                        false => self.end(waiting, verdict, cx),
+                    }
                 }
             }
         }
@@ -290,8 +323,10 @@ impl Ingest {
                 let detail = "decode: reading this event made the process panic".to_owned();
                 self.bury(waiting, REASON_PANIC, detail, cx);
             }
-            // Told apart by the caller.
-            Verdict::Open | Verdict::Held { .. } => self.give_back(&waiting, cx),
+            // Told apart by the caller, or a letter's.
+            Verdict::Open | Verdict::Held { .. } | Verdict::Unreadable(_) | Verdict::GivenUp => {
+                self.give_back(&waiting, cx);
+            }
         }
     }
 
@@ -376,17 +411,25 @@ impl Ingest {
     fn give_back(&mut self, waiting: &Waiting, cx: &mut Cx<'_>) {
         self.open -= 1;
         self.tenants.get(waiting.tenant).books.returned += 1;
-        cx.figures.ingest.returned.inc();
+        match waiting.is_letter() {
+            true => cx.figures.dlq.later.inc(),
+            false => cx.figures.ingest.returned.inc(),
+        }
     }
 
     fn settle(&mut self, waiting: &Waiting, outcome: Outcome, cx: &mut Cx<'_>) {
         self.open -= 1;
         count(&mut self.tenants.get(waiting.tenant).books, outcome);
-        cx.figures.ingest.outcomes[waiting.kind][outcome as usize].inc();
+        match waiting.is_letter() {
+            true => cx.figures.dlq.outcomes[outcome as usize].inc(),
+            false => cx.figures.ingest.outcomes[waiting.kind][outcome as usize].inc(),
+        }
         report_to_reader(&waiting.parcel, cx);
     }
 }
 
+/// Why a letter of no company stays in the stream.
+const HOMELESS: &str = "no valid company can be read, so there is no schema to try it in";
 /// SQLSTATE of a server that takes no writes.
 const READ_ONLY: &str = "25006";
 

@@ -43,6 +43,17 @@ impl Parcel {
     }
 }
 
+/// What becomes of a dead letter that was tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LetterFate {
+    /// Its event is committed.
+    Done,
+    /// It is tried again after a delay.
+    Later,
+    /// It stands among the exhausted events.
+    GivenUp,
+}
+
 /// A letter between shards.
 #[derive(Debug)]
 pub enum Mail {
@@ -68,6 +79,17 @@ pub enum Mail {
     CaughtUp {
         /// The partition.
         partition: PartitionId,
+    },
+    /// As [`Mail::Done`], for a dead letter whose event has not been committed.
+    Judged {
+        /// Its partition.
+        partition: PartitionId,
+        /// Its reading.
+        epoch: Epoch,
+        /// Its place in the reader's books.
+        index: u64,
+        /// What is to become of it.
+        fate: LetterFate,
     },
     /// Everything of this partition before `epoch` is void: drop it without an outcome.
     Cancel {

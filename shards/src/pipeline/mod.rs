@@ -3,12 +3,13 @@
 //! acknowledged only after its outcome is durable.
 //!
 //! Modules: `settings`, `mail`, `effect` (the border); `bus`, `redis`, `pubacks` (the two connections);
-//! `setup`, `share`, `lease`, `reader` (the sources); `tenant`, `letter`, `flight`, `cdc`, `commit`, `ingest`
+//! `setup`, `share`, `lease`, `reader`, `dlq` (the sources); `tenant`, `letter`, `flight`, `cdc`, `commit`, `ingest`
 //! (the stages).
 
 mod bus;
 mod cdc;
 pub mod commit;
+mod dlq;
 mod effect;
 mod flight;
 pub mod ingest;
@@ -27,11 +28,11 @@ pub use bus::tail_number;
 pub use cdc::reason_labels;
 pub use effect::Effect;
 pub use ingest::{ingest_reason_labels, kind_labels};
-pub use mail::{Mail, Parcel};
+pub use mail::{LetterFate, Mail, Parcel};
 pub use pubacks::PubAcks;
 pub use settings::{
-    AckChoice, CdcSettings, IngestSettings, LeaseSettings, NatsSettings, RedisSettings, Settings,
-    SourceSettings, StageName, StreamPlan,
+    AckChoice, CdcSettings, DlqSettings, IngestSettings, LeaseSettings, NatsSettings,
+    RedisSettings, Settings, SourceSettings, StageName, StreamPlan,
 };
 pub use tenant::Books;
 
@@ -45,6 +46,7 @@ use crate::wire::nats::op::Msg;
 use bus::{AckFor, Answer, Arrival, Asker, Bus};
 use bytes::BytesMut;
 use cdc::{Cx, Stage};
+use dlq::Letters;
 use ingest::{Ingest, Job};
 use reader::{Reader, ReaderNews};
 use redis::Redis;
@@ -153,11 +155,13 @@ pub struct Pipeline {
     /// With several partitions: whose turn each is. One partition stays where it is.
     share: Option<Share>,
     readers: Vec<Reader>,
+    letters: Option<Letters>,
     stage: Stage,
     ingest: Option<Ingest>,
     effects: VecDeque<Effect>,
     done: Vec<(PartitionId, Epoch, u64)>,
     placed: Vec<(PartitionId, Epoch)>,
+    judged: Vec<(PartitionId, Epoch, u64, LetterFate)>,
     quarantine: Quarantine,
     suspect: Option<(PartitionId, u64)>,
     draining: bool,
@@ -184,7 +188,8 @@ impl Pipeline {
             std::iter::repeat_n(place, usize::from(source.partitions.max(1)))
         };
         let partitions = (0..).map(PartitionId);
-        let readers = sources
+        let last = sources.iter().map(|source| source.partitions.max(1)).sum();
+        let readers: Vec<Reader> = sources
             .iter()
             .enumerate()
             .flat_map(of_source)
@@ -193,6 +198,7 @@ impl Pipeline {
             .enumerate()
             .map(|(place, source)| Reader::new(place, source, epoch, &settings))
             .collect();
+        let letters = Letters::new(readers.len(), PartitionId(last), epoch, &settings);
         let is_shared = settings.cdc.enabled && settings.cdc.source.partitions > 1;
         Self {
             bus: Bus::new(&settings.nats, capacity),
@@ -200,11 +206,13 @@ impl Pipeline {
             setup: Setup::new(),
             share: is_shared.then(|| Share::new(&settings)),
             readers,
+            letters,
             stage: Stage::new(&settings, &mut rng),
             ingest: settings.ingest.as_ref().map(Ingest::new),
             effects: VecDeque::new(),
             done: Vec::with_capacity(capacity),
             placed: Vec::with_capacity(capacity),
+            judged: Vec::new(),
             quarantine,
             suspect: None,
             draining: false,
@@ -250,12 +258,20 @@ impl Pipeline {
         if !self.bus.is_ready() {
             self.done.clear(); // Their readings ended with the connection.
             self.placed.clear();
+            self.judged.clear();
             return self.finish_drain();
         }
         self.with_stage(now, |stage, cx| stage.send_ready(cx));
         for (partition, epoch, index) in self.done.drain(..) {
             if let Some(reader) = self.readers.iter_mut().find(|r| r.partition() == partition) {
                 reader.on_done(epoch, index);
+            } else {
+                self.judged.push((partition, epoch, index, LetterFate::Done));
+            }
+        }
+        for (partition, epoch, index, fate) in self.judged.drain(..) {
+            if let Some(letters) = self.letters.as_mut().filter(|l| l.partition() == partition) {
+                letters.on_fate(epoch, index, fate, &mut self.bus);
             }
         }
         for (partition, epoch) in self.placed.drain(..) {
@@ -269,10 +285,13 @@ impl Pipeline {
             let reader = &mut self.readers[place];
             let hold = match reader.stage() {
                 StageName::Cdc => hold_cdc,
-                StageName::Ingest => hold_ingest,
+                StageName::Ingest | StageName::Dlq => hold_ingest,
             };
             let news = reader.flush(now, hold, &self.settings, &mut self.bus);
             self.reader_news(now, place, news);
+        }
+        if let Some(letters) = &mut self.letters {
+            letters.flush(now, hold_ingest, &mut self.bus);
         }
         self.figures.in_flight.set(i64::try_from(self.stage.open()).unwrap_or(i64::MAX));
         self.finish_drain();
@@ -314,7 +333,9 @@ impl Pipeline {
     /// Epoch above all that this pipeline has used.
     #[must_use]
     pub fn epoch_next(&self) -> Epoch {
-        Epoch(self.readers.iter().map(|reader| reader.epoch().0).max().unwrap_or(0) + 1)
+        let letters = self.letters.iter().map(Letters::epoch);
+        let epochs = self.readers.iter().map(Reader::epoch).chain(letters);
+        Epoch(epochs.map(|epoch| epoch.0).max().unwrap_or(0) + 1)
     }
 
     /// How it is doing. Cold: it allocates.
@@ -338,7 +359,10 @@ impl Pipeline {
             postgres: self.ingest.as_ref().map_or(Need::None, |i| Need::of(i.trouble())),
             held: self.ingest.as_ref().map(Ingest::held).unwrap_or_default(),
             setup: self.setup.trouble.clone(),
-            readers: self.readers.iter().map(reader_status).collect(),
+            readers: {
+                let letters = self.letters.iter().map(Letters::status);
+                self.readers.iter().map(reader_status).chain(letters).collect()
+            },
             draining: self.draining,
         }
     }
@@ -363,7 +387,8 @@ impl Pipeline {
     #[must_use]
     pub fn in_flight(&self) -> (usize, usize) {
         let owned = self.stage.open() + self.ingest.as_ref().map_or(0, Ingest::open);
-        (owned, self.readers.iter().map(Reader::in_flight).sum())
+        let letters = self.letters.iter().map(Letters::in_flight);
+        (owned, self.readers.iter().map(Reader::in_flight).chain(letters).sum())
     }
 }
 
@@ -395,7 +420,7 @@ impl Pipeline {
                 tracing::info!(server = %info.server_name, version = %info.version, "nats connected");
                 let addresses = info.connect_urls.clone();
                 self.effects.push_back(Effect::NatsTopology(addresses));
-                self.bus.ready(self.readers.len());
+                self.bus.ready(self.readers.len() + usize::from(self.letters.is_some()));
                 self.setup.start(now, &self.settings, &mut self.bus);
             }
             ConnEvent::Msg(msg) => self.arrival(now, msg),
@@ -414,7 +439,9 @@ impl Pipeline {
     fn arrival(&mut self, now: Now, msg: Msg) {
         match self.bus.classify(msg) {
             Arrival::Delivery(place, msg) => {
-                let Some(reader) = self.readers.get_mut(place) else { return };
+                let Some(reader) = self.readers.get_mut(place) else {
+                    return self.letter(now, place, msg);
+                };
                 let (parcel, news) = reader.on_delivery(now, msg, &mut self.bus);
                 self.reader_news(now, place, news);
                 if let Some(parcel) = parcel {
@@ -433,11 +460,20 @@ impl Pipeline {
         }
     }
 
+    fn letter(&mut self, now: Now, place: usize, msg: Msg) {
+        let Some(letters) = self.letters.as_mut().filter(|l| l.place() == place) else { return };
+        if let Some(parcel) = letters.on_delivery(now, msg, &mut self.bus) {
+            self.hand(now, parcel);
+        }
+    }
+
     // To the shard that owns the company; an event of nobody stays here.
     fn hand(&mut self, now: Now, parcel: Parcel) {
         let company = match parcel.stage {
             StageName::Cdc => company_hint(parcel.subject()),
-            StageName::Ingest => parcel.subject().rsplit(|byte| *byte == b'.').next(),
+            StageName::Ingest | StageName::Dlq => {
+                parcel.subject().rsplit(|byte| *byte == b'.').next()
+            }
         };
         let owner = match company {
             Some(company) if self.settings.shards > 1 => shard_of(company, self.settings.shards),
@@ -458,7 +494,7 @@ impl Pipeline {
             StageName::Cdc => {
                 self.with_stage(now, |stage, cx| stage.admit(parcel, quarantined, cx))
             }
-            StageName::Ingest => {
+            StageName::Ingest | StageName::Dlq => {
                 self.with_ingest(now, |ingest, cx| ingest.admit(parcel, quarantined, cx));
             }
         }
@@ -496,6 +532,9 @@ impl Pipeline {
                 if self.setup.is_finished() {
                     self.share.iter_mut().for_each(Share::start);
                     self.readers.iter_mut().for_each(|r| r.start(&self.setup.facts));
+                    if let Some(letters) = &mut self.letters {
+                        letters.start(now, &self.setup.facts, bus);
+                    }
                 }
             }
             Asker::Reader(place, asked) if self.readers[place].awaits(asked) => {
@@ -503,6 +542,11 @@ impl Pipeline {
                 self.readers[place].on_answer(now, answer, facts, settings, bus);
             }
             Asker::Reader(..) => {}
+            Asker::Letters(asked) => {
+                for letters in self.letters.iter_mut().filter(|letters| letters.awaits(asked)) {
+                    letters.on_answer(now, answer, bus);
+                }
+            }
             Asker::Lease(place) => {
                 let news = self.readers[place].on_lease_read(now, answer, settings, bus, rng);
                 self.reader_news(now, place, news);
@@ -530,6 +574,8 @@ impl Pipeline {
             let news = self.readers[place].disconnected();
             self.reader_news(now, place, news);
         }
+        let is_void = self.letters.as_mut().is_some_and(Letters::disconnected);
+        self.letters_news(now, is_void);
         self.with_stage(now, Stage::disconnected);
         self.with_ingest(now, Ingest::disconnected);
     }
@@ -549,6 +595,16 @@ impl Pipeline {
         }
         let reader = &self.readers[place];
         let (partition, epoch) = (reader.partition(), reader.epoch());
+        self.epoch_ended(now, partition, epoch);
+    }
+
+    fn letters_news(&mut self, now: Now, is_void: bool) {
+        if let Some(letters) = self.letters.as_ref().filter(|_| is_void) {
+            self.epoch_ended(now, letters.partition(), letters.epoch());
+        }
+    }
+
+    fn epoch_ended(&mut self, now: Now, partition: PartitionId, epoch: Epoch) {
         self.figures.resyncs.inc();
         self.tell_others(|| Mail::Cancel { partition, epoch });
         self.cancel(now, partition, epoch);
@@ -609,6 +665,9 @@ impl Pipeline {
         match mail {
             Mail::Parcel(parcel) => self.admit(now, parcel),
             Mail::Done { partition, epoch, index } => self.done.push((partition, epoch, index)),
+            Mail::Judged { partition, epoch, index, fate } => {
+                self.judged.push((partition, epoch, index, fate));
+            }
             Mail::Placed { partition, epoch } => self.placed.push((partition, epoch)),
             Mail::CaughtUp { partition } => {
                 self.with_stage(now, |stage, cx| stage.caught_up(partition, cx));
@@ -620,6 +679,9 @@ impl Pipeline {
                     let news = self.readers[place].resync(now, &why, &mut self.bus);
                     self.reader_news(now, place, news);
                 }
+                let (letters, bus) = (&mut self.letters, &mut self.bus);
+                let is_void = letters.as_mut().is_some_and(|letters| letters.resync(bus));
+                self.letters_news(now, is_void);
             }
         }
     }
@@ -657,6 +719,9 @@ impl Pipeline {
                     self.readers[place].drain_idle(now, &self.settings, &mut self.bus);
                 }
             }
+            if let Some(letters) = &mut self.letters {
+                letters.tick(now, &mut self.bus);
+            }
             self.with_stage(now, Stage::tick);
         }
         self.show(now);
@@ -670,6 +735,9 @@ impl Pipeline {
         for reader in &mut self.readers {
             reader.drain(&mut self.bus);
         }
+        if let Some(letters) = &mut self.letters {
+            letters.drain(&mut self.bus);
+        }
     }
 
     fn finish_drain(&mut self) {
@@ -677,6 +745,7 @@ impl Pipeline {
         let is_over = !self.bus.is_ready() && !self.redis.owes_replies();
         let finished = self.draining
             && self.readers.iter().all(Reader::is_drained)
+            && self.letters.as_ref().is_none_or(Letters::is_drained)
             && (self.stage.busy() == 0 || is_over)
             && self.ingest.as_ref().is_none_or(|ingest| ingest.open() == 0 || !self.bus.is_ready());
         if finished && !self.drained {
@@ -739,6 +808,7 @@ impl Pipeline {
             effects: &mut self.effects,
             done: &mut self.done,
             placed: &mut self.placed,
+            judged: &mut self.judged,
         };
         call(&mut self.stage, &mut self.ingest, &mut cx)
     }

@@ -16,7 +16,7 @@ use crate::id::{Epoch, PartitionId, ShardId};
 use crate::wire::nats::headers::Headers;
 use crate::wire::nats::jetstream::{AckSubject, ErrorClass, PubAck};
 use crate::wire::nats::op::Msg;
-use crate::wire::nats::pull::{PullLimits, PullNews, Puller};
+use crate::wire::nats::pull::{PullLimits, PullNews, PullRequest, Puller};
 use base64::Engine as _;
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -210,7 +210,8 @@ impl Reader {
     }
 
     pub(super) fn is_reading(&self) -> bool {
-        self.phase == Phase::Reading && !matches!(self.drain, Drain::Releasing { .. } | Drain::Finished)
+        self.phase == Phase::Reading
+            && !matches!(self.drain, Drain::Releasing { .. } | Drain::Finished)
     }
 
     pub(super) fn holds_lease(&self) -> bool {
@@ -462,14 +463,7 @@ impl Reader {
         let held = u32::try_from(self.progress.held()).unwrap_or(u32::MAX);
         let bytes = self.progress.held_bytes();
         let Some(pull) = self.puller.plan(now.mono, held, bytes) else { return };
-        let limits = PullLimits::default();
-        let body = format!(
-            r#"{{"batch":{},"expires":{},"idle_heartbeat":{},"max_bytes":{}}}"#,
-            pull.batch, limits.expires, limits.heartbeat, pull.max_bytes
-        );
-        let (stream, consumer) = (&self.stream, &self.consumer);
-        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
-        bus.pull(self.place, pull.id, &subject, body.as_bytes());
+        send_pull(bus, self.place, &self.stream, &self.consumer, &pull);
         self.figures.pulls += 1;
     }
 
@@ -874,6 +868,23 @@ impl Reader {
         let (bucket, stream) = (&settings.lease.position_bucket, &self.stream);
         format!("$KV.{bucket}.{stream}.{}", self.consumer)
     }
+}
+
+/// Asks a consumer for messages, for the reader at `place`.
+pub(super) fn send_pull(
+    bus: &mut Bus,
+    place: usize,
+    stream: &str,
+    consumer: &str,
+    pull: &PullRequest,
+) {
+    let limits = PullLimits::default();
+    let body = format!(
+        r#"{{"batch":{},"expires":{},"idle_heartbeat":{},"max_bytes":{}}}"#,
+        pull.batch, limits.expires, limits.heartbeat, pull.max_bytes
+    );
+    let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
+    bus.pull(place, pull.id, &subject, body.as_bytes());
 }
 
 fn filter_of(partition: PartitionId) -> String {

@@ -24,6 +24,8 @@ pub struct Settings {
     pub cdc: CdcSettings,
     /// The ingest stage, if it runs.
     pub ingest: Option<IngestSettings>,
+    /// The retries of dead letters, if they run; never without ingest.
+    pub dlq: Option<DlqSettings>,
 }
 
 impl Settings {
@@ -108,6 +110,8 @@ pub enum StageName {
     Cdc,
     /// Chat events become rows.
     Ingest,
+    /// Dead letters are tried again, by what ingest does.
+    Dlq,
 }
 
 /// A stream that is read, and how.
@@ -217,4 +221,23 @@ pub struct IngestSettings {
     pub backoff: (u64, u64),
     /// Companies whose state is kept at once; idle ones make room.
     pub companies_max: u32,
+}
+
+/// The retries of dead letters; their stream and subject are those of CDC's settings.
+#[derive(Clone, Debug)]
+pub struct DlqSettings {
+    /// Durable consumer, shared by all replicas.
+    pub consumer: String,
+    /// Tries after which a letter is given up.
+    pub attempts_max: u64,
+    /// Delay after the first try that failed, and the largest; ns.
+    pub delays: (u64, u64),
+    /// `ack_wait` of a consumer that has to be created.
+    pub ack_wait: u64,
+    /// `max_ack_pending` of a consumer that has to be created. Letters that wait for their delay count.
+    pub max_ack_pending: u32,
+    /// Letters asked for or held.
+    pub in_flight_max: u32,
+    /// Bytes asked for or held.
+    pub in_flight_bytes_max: u64,
 }

@@ -3,9 +3,9 @@
 //! stood in for a bad value.
 
 use super::{
-    AckPolicy, CdcPlan, Config, ControlPlan, Cores, CredentialSource, Credentials, Duration,
-    Envelope, IngestPlan, IngestSource, KEYS, LeasePlan, LogPlan, MetricsPlan, NatsPlan, PathBuf,
-    Plan, Problem, RedisPlan, Secret, ServerAddress, Stage, TlsPlan, Value, keys, rules,
+    AckPolicy, CdcPlan, Config, ControlPlan, Cores, CredentialSource, Credentials, DlqPlan,
+    Duration, Envelope, IngestPlan, IngestSource, KEYS, LeasePlan, LogPlan, MetricsPlan, NatsPlan,
+    PathBuf, Plan, Problem, RedisPlan, Secret, ServerAddress, Stage, TlsPlan, Value, keys, rules,
 };
 
 use shards::edge::pg::{connect, describe};
@@ -16,9 +16,9 @@ const PRESETS: &[(&str, &str)] =
     &[("sequin", "sequin.*.*.*.*"), ("sequin-legacy", "sequin.changes.*.*.*.*")];
 
 /// Stages other versions will have: named so that the message can say "not yet".
-const STAGES_PLANNED: &[&str] = &["dlq", "capture", "api", "outbox", "push", "mail"];
+const STAGES_PLANNED: &[&str] = &["capture", "api", "outbox", "push", "mail"];
 
-const STAGES_REMEDY: &str = r#"stages = ["cdc"], ["ingest"] or both"#;
+const STAGES_REMEDY: &str = r#"name some of "cdc", "ingest" and "dlq""#;
 const SECRET_REMEDY: &str = "name a file with the secret that this user may read";
 const SIGNING_REMEDY: &str = "name a file as the tools of NATS write it, that this user may read";
 
@@ -54,6 +54,7 @@ impl<'a> Reader<'a> {
             postgres_connect_timeout: self.duration("postgres.connect_timeout"),
             cdc: self.cdc(),
             ingest: self.ingest(),
+            dlq: self.dlq(),
             lease: LeasePlan { ttl: self.duration("lease.ttl"), bucket: self.text("lease.bucket") },
             control: self.control(cores, &shard_cores),
             metrics: MetricsPlan {
@@ -74,6 +75,7 @@ impl<'a> Reader<'a> {
             let stage = match name.as_str() {
                 "cdc" => Stage::Cdc,
                 "ingest" => Stage::Ingest,
+                "dlq" => Stage::Dlq,
                 planned if STAGES_PLANNED.contains(&planned) => {
                     let what =
                         format!("stage {planned:?} is planned, but this version does not have it");
@@ -308,6 +310,18 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn dlq(&mut self) -> DlqPlan {
+        DlqPlan {
+            consumer: self.text("dlq.consumer"),
+            max_retries: self.count("dlq.max_retries"),
+            delay_min: self.duration("dlq.retry_delay_min"),
+            delay_max: self.duration("dlq.retry_delay_max"),
+            ack_wait: self.duration("dlq.ack_wait"),
+            max_ack_pending: self.count("dlq.max_ack_pending"),
+            max_in_flight: self.count("dlq.max_in_flight"),
+        }
+    }
+
     fn output_subjects(&mut self, prefixes: &[String]) -> Vec<String> {
         let subjects = self.texts("cdc.output_subjects");
         if subjects.is_empty() {
@@ -398,7 +412,16 @@ impl<'a> Reader<'a> {
         self.ordered("ingest.max_in_flight", held, "ingest.max_ack_pending", pending);
         let (lock, statement) = (ingest.lock_timeout, ingest.statement_timeout);
         self.ordered("ingest.lock_timeout", lock, "ingest.statement_timeout", statement);
+        let dlq = &plan.dlq;
+        let (held, pending) = (dlq.max_in_flight, dlq.max_ack_pending);
+        self.ordered("dlq.max_in_flight", held, "dlq.max_ack_pending", pending);
+        let (delay_min, delay_max) = (dlq.delay_min, dlq.delay_max);
+        self.ordered("dlq.retry_delay_min", delay_min, "dlq.retry_delay_max", delay_max);
         if !plan.stages.contains(&Stage::Ingest) {
+            if plan.stages.contains(&Stage::Dlq) {
+                let what = "the dlq stage tries events again through the ingest stage".to_owned();
+                self.note("stages", what, r#"add "ingest", or take "dlq" out"#);
+            }
             return;
         }
         match &plan.postgres_dsn {

@@ -195,12 +195,20 @@ async fn write(
     clock: Clock,
 ) -> (Box<Bench>, Box<Job>) {
     let judged = {
-        let bodies = job.bodies();
-        let (decoded, found) = job.decode(&catalog, &bodies);
+        let originals = job.originals(&catalog);
+        let bodies = job.bodies(&originals);
+        let (decoded, found) = job.decode(&catalog, &originals, &bodies);
         let items: Vec<Item<'_>> = decoded.iter().map(Decoded::item).collect();
         let Bench { session, commit, batch, hints } = &mut *bench;
         session.write(commit, batch, hints, &items, || clock.now().wall).await;
-        Job::judge(&decoded, found, commit)
+        let mut judged = Job::judge(&decoded, found, commit);
+        for letter in job.given_up(&originals) {
+            match judged.is_away() {
+                true => judged.keep(&letter),
+                false => judged.give_up(&letter, session.give_up(&letter).await),
+            }
+        }
+        judged
     };
     job.settle(judged);
     (bench, job)
