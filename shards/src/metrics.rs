@@ -201,6 +201,8 @@ pub struct DlqFigures {
     pub failed: Counter,
     /// Letters that stay in the stream for a later try.
     pub later: Counter,
+    /// Letters that are being tried.
+    pub in_flight: Gauge,
 }
 
 impl IngestFigures {

@@ -157,6 +157,27 @@ pub struct IngestSnapshot {
     pub write_times: Buckets,
     /// Receipt to COMMIT.
     pub latency: Buckets,
+    /// Retries of dead letters.
+    pub letters: LetterCounts,
+}
+
+/// Counters of the retries of dead letters. Received = outcomes + kept + in flight.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LetterCounts {
+    /// Letters received, again at each try.
+    pub pulled: u64,
+    /// Letters whose events are committed.
+    pub committed: u64,
+    /// Letters whose events were done before, or are older than what the rows hold.
+    pub duplicate: u64,
+    /// Letters that are rows of `exhausted_events` now.
+    pub exhausted: u64,
+    /// Letters that stay in the stream for a later try.
+    pub later: u64,
+    /// Tries that failed.
+    pub failed: u64,
+    /// Letters that are being tried.
+    pub in_flight: u64,
 }
 
 /// Counters of one shard.

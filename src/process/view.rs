@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ::shards::id::ShardId;
-use ::shards::metrics::{Histogram, IngestFigures, Outcome as ShardOutcome, ShardFigures, TABLES};
+use ::shards::metrics::{
+    DlqFigures, Histogram, IngestFigures, Outcome as ShardOutcome, ShardFigures, TABLES,
+};
 use ::shards::pipeline::{Books, Need, Status, ingest_reason_labels, kind_labels, reason_labels};
 use ::shards::pool::Pool;
 
 use crate::control::view::{
     Buckets, CompanyCount, DedupCount, Dependency, DependencyState, EventCount, IngestSnapshot,
-    Outcome, PublishCount, ShardSnapshot, ShardStatus, ShardView, TableTimes, UnhandledField,
+    LetterCounts, Outcome, PublishCount, ShardSnapshot, ShardStatus, ShardView, TableTimes,
+    UnhandledField,
 };
 
 /// What the shards last said of themselves. The pages read it from their thread, the control thread
@@ -138,7 +141,7 @@ impl ShardView for View {
             publish_times: buckets(&figures.publish),
             redis_times: buckets(&figures.claim),
             unhandled_fields: figures.unhandled.iter().filter_map(unhandled).collect(),
-            ingest: self.is_ingesting().then(|| ingest(&figures.ingest)),
+            ingest: self.is_ingesting().then(|| ingest(&figures.ingest, &figures.dlq)),
             companies: self.condition.lock().map(|c| c.companies.clone()).unwrap_or_default(),
             reconnects: figures.nats_connects.get().saturating_sub(1)
                 + figures.redis_connects.get().saturating_sub(1),
@@ -185,7 +188,7 @@ impl View {
     }
 }
 
-fn ingest(figures: &IngestFigures) -> IngestSnapshot {
+fn ingest(figures: &IngestFigures, dlq: &DlqFigures) -> IngestSnapshot {
     let kinds = kind_labels().into_iter().zip(&figures.outcomes);
     let events = kinds.flat_map(|(kind, outcomes)| {
         let outcomes = ShardOutcome::ALL.iter().zip(outcomes);
@@ -208,6 +211,15 @@ fn ingest(figures: &IngestFigures) -> IngestSnapshot {
         held: natural(figures.held.get()),
         write_times: buckets(&figures.write),
         latency: buckets(&figures.latency),
+        letters: LetterCounts {
+            pulled: dlq.pulled.get(),
+            committed: dlq.outcomes[ShardOutcome::Committed as usize].get(),
+            duplicate: dlq.outcomes[ShardOutcome::Duplicate as usize].get(),
+            exhausted: dlq.outcomes[ShardOutcome::DeadLettered as usize].get(),
+            later: dlq.later.get(),
+            failed: dlq.failed.get(),
+            in_flight: natural(dlq.in_flight.get()),
+        },
     }
 }
 

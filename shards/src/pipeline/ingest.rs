@@ -103,6 +103,7 @@ pub(super) struct Ingest {
     epochs: HashMap<PartitionId, Epoch>,
     companies: Vec<String>,
     open: usize,
+    letters_open: usize,
 }
 
 impl Ingest {
@@ -117,12 +118,18 @@ impl Ingest {
             epochs: HashMap::new(),
             companies: settings.companies.clone(),
             open: 0,
+            letters_open: 0,
         }
     }
 
     /// Events without outcome.
     pub(super) fn open(&self) -> usize {
         self.open
+    }
+
+    /// Dead letters that are being tried.
+    pub(super) fn letters_open(&self) -> usize {
+        self.letters_open
     }
 
     pub(super) fn companies(&self) -> usize {
@@ -159,11 +166,12 @@ impl Ingest {
 
     /// Take over an event. `quarantined`: it has made a shard panic before, so it is not looked at.
     pub(super) fn admit(&mut self, parcel: Parcel, quarantined: bool, cx: &mut Cx<'_>) {
-        match parcel.stage {
-            StageName::Dlq => cx.figures.dlq.pulled.inc(),
-            StageName::Ingest | StageName::Cdc => cx.figures.ingest.pulled.inc(),
-        }
-        self.open += 1;
+        let (open, pulled) = match parcel.stage {
+            StageName::Dlq => (&mut self.letters_open, &cx.figures.dlq.pulled),
+            StageName::Ingest | StageName::Cdc => (&mut self.open, &cx.figures.ingest.pulled),
+        };
+        *open += 1;
+        pulled.inc();
         let text = std::str::from_utf8(parcel.subject()).unwrap_or_default();
         let (company, kind) = match Subject::parse(text) {
             Ok(Subject { base, company, .. }) => (company, kind_of(base)),
@@ -407,9 +415,16 @@ impl Ingest {
         tenant
     }
 
+    fn close(&mut self, waiting: &Waiting) {
+        match waiting.is_letter() {
+            true => self.letters_open -= 1,
+            false => self.open -= 1,
+        }
+    }
+
     // Read again by whoever reads the partition then.
     fn give_back(&mut self, waiting: &Waiting, cx: &mut Cx<'_>) {
-        self.open -= 1;
+        self.close(waiting);
         self.tenants.get(waiting.tenant).books.returned += 1;
         match waiting.is_letter() {
             true => cx.figures.dlq.later.inc(),
@@ -418,7 +433,7 @@ impl Ingest {
     }
 
     fn settle(&mut self, waiting: &Waiting, outcome: Outcome, cx: &mut Cx<'_>) {
-        self.open -= 1;
+        self.close(waiting);
         count(&mut self.tenants.get(waiting.tenant).books, outcome);
         match waiting.is_letter() {
             true => cx.figures.dlq.outcomes[outcome as usize].inc(),

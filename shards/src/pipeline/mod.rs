@@ -386,7 +386,8 @@ impl Pipeline {
     /// Events held here without outcome: as owner, and as reader.
     #[must_use]
     pub fn in_flight(&self) -> (usize, usize) {
-        let owned = self.stage.open() + self.ingest.as_ref().map_or(0, Ingest::open);
+        let owned =
+            self.stage.open() + self.ingest.as_ref().map_or(0, |i| i.open() + i.letters_open());
         let letters = self.letters.iter().map(Letters::in_flight);
         (owned, self.readers.iter().map(Reader::in_flight).chain(letters).sum())
     }
@@ -747,7 +748,8 @@ impl Pipeline {
             && self.readers.iter().all(Reader::is_drained)
             && self.letters.as_ref().is_none_or(Letters::is_drained)
             && (self.stage.busy() == 0 || is_over)
-            && self.ingest.as_ref().is_none_or(|ingest| ingest.open() == 0 || !self.bus.is_ready());
+            && (self.ingest.as_ref().is_none_or(|i| i.open() + i.letters_open() == 0)
+                || !self.bus.is_ready());
         if finished && !self.drained {
             self.drained = true;
             self.effects.push_back(Effect::Drained);
@@ -763,6 +765,7 @@ impl Pipeline {
         self.figures.companies.set(gauge(self.stage.companies().max(ingest_companies)));
         if let Some(ingest) = &self.ingest {
             self.figures.ingest.in_flight.set(gauge(ingest.open()));
+            self.figures.dlq.in_flight.set(gauge(ingest.letters_open()));
             self.figures.ingest.lanes.set(gauge(ingest.lanes_connected()));
             self.figures.ingest.held.set(gauge(ingest.held_len()));
         }

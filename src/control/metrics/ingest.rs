@@ -8,7 +8,7 @@ use crate::control::view::{Buckets, IngestSnapshot};
 /// A number of one shard: name, help, is it a counter, where it stands.
 type Number = (&'static str, &'static str, bool, fn(&IngestSnapshot) -> f64);
 
-const NUMBERS: [Number; 11] = [
+const NUMBERS: [Number; 18] = [
     ("daisi_ingest_events_pulled_total", "Events received, each once a reading.", true, |s| {
         count(s.pulled)
     }),
@@ -54,6 +54,37 @@ const NUMBERS: [Number; 11] = [
         false,
         |s| count(s.held),
     ),
+    ("daisi_dlq_letters_pulled_total", "Dead letters received, again at each try.", true, |s| {
+        count(s.letters.pulled)
+    }),
+    (
+        "daisi_dlq_letters_committed_total",
+        "Dead letters whose events were written at last.",
+        true,
+        |s| count(s.letters.committed),
+    ),
+    (
+        "daisi_dlq_letters_duplicate_total",
+        "Dead letters whose events had been done, or were older than what the rows hold.",
+        true,
+        |s| count(s.letters.duplicate),
+    ),
+    (
+        "daisi_dlq_letters_exhausted_total",
+        "Dead letters that became rows of exhausted_events.",
+        true,
+        |s| count(s.letters.exhausted),
+    ),
+    (
+        "daisi_dlq_letters_later_total",
+        "Dead letters put back into the stream for a later try.",
+        true,
+        |s| count(s.letters.later),
+    ),
+    ("daisi_dlq_tries_failed_total", "Tries that failed.", true, |s| count(s.letters.failed)),
+    ("daisi_dlq_in_flight_letters", "Dead letters that are being tried.", false, |s| {
+        count(s.letters.in_flight)
+    }),
 ];
 
 pub(super) fn families(shards: &[Shard]) -> Vec<MetricFamily> {

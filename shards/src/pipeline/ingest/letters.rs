@@ -145,7 +145,7 @@ impl Ingest {
     }
 
     fn let_go(&mut self, waiting: &Waiting, fate: LetterFate, cx: &mut Cx<'_>) {
-        self.open -= 1;
+        self.close(waiting);
         let books = &mut self.tenants.get(waiting.tenant).books;
         if fate == LetterFate::GivenUp {
             count(books, Outcome::DeadLettered);
