@@ -8,6 +8,7 @@ use crate::edge::Clock;
 use crate::edge::inbox::Inbox;
 use crate::edge::link::{Link, Received};
 use crate::edge::mailbox::{Ears, PostOffice};
+use crate::edge::pg::chores::{Chores, chores};
 use crate::edge::pg::lane::{Lane, News, PgPlan};
 use crate::edge::target::{Address, NatsTarget, RedisTarget};
 use crate::id::{PartitionId, ShardId};
@@ -103,7 +104,7 @@ struct Turn {
     redis: Option<io::Result<Arrived>>,
     postgres: Vec<(u16, News)>,
     /// A lane panicked.
-    panic: Option<Box<dyn std::any::Any + Send>>,
+    panic: Option<Panic>,
     mail: bool,
     tick: bool,
     /// The socket has taken everything, and the pipeline has more.
@@ -134,6 +135,8 @@ pub struct Shard {
     nats_inbox: Inbox,
     redis_inbox: Inbox,
     lanes: Vec<Lane>,
+    /// The first shard does those of the process.
+    chores: Option<Chores>,
     scratch: Box<[u8]>,
     ears: Ears,
     timer: Timer,
@@ -164,6 +167,7 @@ impl Shard {
         let backlog = ports.post.shards().map(|_| VecDeque::new()).collect();
         let address = plan.nats.seeds[0].clone();
         let lanes = plan.settings.ingest.as_ref().map_or(0, |ingest| ingest.connections);
+        let chores = chores_of(&plan, Clock::default());
         let seeds_next = fastrand::usize(..plan.nats.seeds.len());
         Self {
             plan,
@@ -175,6 +179,7 @@ impl Shard {
             nats_inbox: Inbox::new(READ_MAX),
             redis_inbox: Inbox::new(READ_MAX / 4),
             lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            chores,
             scratch: vec![0; READ_MAX].into_boxed_slice(),
             ears,
             timer: Timer::new(Duration::from_nanos(TICK)),
@@ -215,15 +220,19 @@ impl Shard {
     // Output first: what the last turn decided goes out before anything new is taken in.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
         let mut turn = Turn::default();
-        let Self { nats, redis, pipeline, scratch, nats_inbox, redis_inbox, lanes, .. } = self;
+        let Self { nats, redis, pipeline, scratch, nats_inbox, redis_inbox, .. } = self;
         let had_output = !pipeline.nats_out().is_empty();
         turn.nats = poll_socket(nats, cx, scratch, nats_inbox, Some(pipeline.nats_out()));
         let redis_out = pipeline.redis_is_due().then(|| pipeline.redis_out());
         turn.redis = poll_socket(redis, cx, scratch, redis_inbox, redis_out);
+        let Self { lanes, chores, .. } = self;
         for (place, lane) in (0..).zip(lanes) {
-            while let Some(news) = poll_lane(lane, cx, &mut turn.panic) {
+            while let Some(news) = caught(&mut turn.panic, || lane.poll(cx)).flatten() {
                 turn.postgres.push((place, news));
             }
+        }
+        if let Some(chores) = chores {
+            let _never_ready = caught(&mut turn.panic, || chores.as_mut().poll(cx));
         }
         turn.more = had_output && pipeline.nats_out().is_empty() && pipeline.has_more();
         turn.mail = std::mem::take(&mut self.rung) | self.ears.poll_rung(cx).is_ready();
@@ -240,7 +249,7 @@ impl Shard {
     }
 
     // The panic of a lane, if there was one: what it held is lost with it.
-    fn handle(&mut self, now: Now, turn: Turn) -> Option<Box<dyn std::any::Any + Send>> {
+    fn handle(&mut self, now: Now, turn: Turn) -> Option<Panic> {
         if turn.panic.is_some() {
             return turn.panic;
         }
@@ -472,6 +481,7 @@ impl Shard {
         self.pipeline = Pipeline::new(settings, figures, seed, epoch, quarantine);
         (self.nats, self.redis) = (Socket::Closed, Socket::Closed);
         self.lanes.iter_mut().for_each(|lane| *lane = Lane::default());
+        self.chores = chores_of(&self.plan, self.clock);
         self.nats_inbox.clear();
         self.redis_inbox.clear();
         self.backlog.iter_mut().for_each(VecDeque::clear);
@@ -492,18 +502,16 @@ impl Shard {
     }
 }
 
-fn poll_lane(
-    lane: &mut Lane,
-    cx: &mut Context<'_>,
-    panic: &mut Option<Box<dyn std::any::Any + Send>>,
-) -> Option<News> {
-    match catch_unwind(AssertUnwindSafe(|| lane.poll(cx))) {
-        Ok(news) => news,
-        Err(text) => {
-            *panic = Some(text);
-            None
-        }
-    }
+fn chores_of(plan: &ShardPlan, clock: Clock) -> Option<Chores> {
+    let postgres = plan.postgres.as_ref().filter(|_| plan.settings.shard == ShardId(0));
+    postgres.map(|postgres| chores(postgres.clone(), clock))
+}
+
+type Panic = Box<dyn std::any::Any + Send>;
+
+/// What `call` returns, unless it panics.
+fn caught<T>(panic: &mut Option<Panic>, call: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|text| *panic = Some(text)).ok()
 }
 
 fn poll_socket(

@@ -161,6 +161,9 @@ impl World {
                     return broken(Promise::Progress, "TLS was asked for and nobody offered it");
                 }
                 Effect::NatsTopology(_) => {}
+                Effect::PgConnect { .. } | Effect::PgClose { .. } | Effect::PgWrite { .. } => {
+                    unreachable!("the simulation runs no stage that needs PostgreSQL")
+                }
                 Effect::Mail { to, mail } => self.post(r, s, usize::from(to.0), mail),
                 Effect::Drained => {
                     note!(self, "{r}/{s} drained");
