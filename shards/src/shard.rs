@@ -19,7 +19,7 @@ use bytes::BytesMut;
 use crossbeam_channel::{Receiver, Sender};
 use futures_lite::future::poll_fn;
 use glommio::timer::Timer;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,9 +34,6 @@ pub const READ_MAX: usize = 256 * 1024;
 const TURNS_MAX: u32 = 16;
 /// How often the control thread is told how we are.
 const STATUS_EVERY: u64 = 100 * MS;
-/// Panics at one event after which it is no longer looked at.
-const PANICS_MAX: u32 = 2;
-
 /// What the control thread wants of a shard.
 #[derive(Debug)]
 pub enum Command {
@@ -146,7 +143,9 @@ pub struct Shard {
     credentials: Option<Credentials>,
     /// Letters that found their lane full, in order, by receiver.
     backlog: Vec<VecDeque<Mail>>,
-    panics: HashMap<(PartitionId, u64), u32>,
+    panics: Quarantine,
+    /// What each lane writes, should it panic.
+    writing: Vec<Vec<(PartitionId, u64)>>,
     status_at: u64,
     /// Turns since the executor last looked at its ring.
     turns: u32,
@@ -188,7 +187,8 @@ impl Shard {
             address,
             credentials: None,
             backlog,
-            panics: HashMap::new(),
+            panics: Quarantine::new(),
+            writing: vec![Vec::new(); usize::from(lanes)],
             status_at: 0,
             turns: 0,
             rung: false,
@@ -225,10 +225,15 @@ impl Shard {
         turn.nats = poll_socket(nats, cx, scratch, nats_inbox, Some(pipeline.nats_out()));
         let redis_out = pipeline.redis_is_due().then(|| pipeline.redis_out());
         turn.redis = poll_socket(redis, cx, scratch, redis_inbox, redis_out);
-        let Self { lanes, chores, .. } = self;
-        for (place, lane) in (0..).zip(lanes) {
+        let Self { lanes, chores, writing, panics, .. } = self;
+        for (place, lane) in lanes.iter_mut().enumerate() {
+            let number = u16::try_from(place).unwrap_or(u16::MAX);
             while let Some(news) = caught(&mut turn.panic, || lane.poll(cx)).flatten() {
-                turn.postgres.push((place, news));
+                turn.postgres.push((number, news));
+            }
+            if turn.panic.is_some() {
+                writing[place].drain(..).for_each(|at| *panics.entry(at).or_default() += 1);
+                return Poll::Ready(turn);
             }
         }
         if let Some(chores) = chores {
@@ -402,6 +407,10 @@ impl Shard {
                 }
                 Effect::PgWrite { lane, job } => {
                     let clock = self.clock;
+                    if let Some(writing) = self.writing.get_mut(usize::from(lane)) {
+                        writing.clear();
+                        writing.extend(job.places());
+                    }
                     if let (Some(plan), Some(lane)) = self.lane(lane) {
                         lane.write(job, plan, clock);
                     }
@@ -472,8 +481,7 @@ impl Shard {
         if let Some(place) = suspect {
             *self.panics.entry(place).or_default() += 1;
         }
-        let guilty = self.panics.iter().filter(|(_, count)| **count >= PANICS_MAX);
-        let quarantine = guilty.map(|(place, _)| *place).collect();
+        let quarantine = self.panics.clone();
         let epoch = self.pipeline.epoch_next();
         let figures = Arc::clone(&self.ports.figures);
         let settings = self.plan.settings.clone();

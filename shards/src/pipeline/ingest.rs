@@ -17,6 +17,7 @@ mod lane;
 pub use crate::domain::ingest::Catalog;
 pub use job::{Decoded, Job, Verdict};
 
+use super::PANICS_MAX;
 use super::cdc::{Cx, count, report_to_reader};
 use super::commit::{Away, Class, Fate};
 use super::effect::Effect;
@@ -67,6 +68,8 @@ pub(super) struct Waiting {
     tenant: u32,
     /// Its place among the kinds, for the figures.
     kind: usize,
+    /// A shard panicked while it was being written.
+    is_suspect: bool,
 }
 
 /// A company whose events are kept aside.
@@ -142,8 +145,9 @@ impl Ingest {
         String::from_utf8_lossy(self.tenants.id(tenant)).into_owned()
     }
 
-    /// Take over an event. `quarantined`: it has made a shard panic before, so it is not looked at.
-    pub(super) fn admit(&mut self, parcel: Parcel, quarantined: bool, cx: &mut Cx<'_>) {
+    /// Take over an event. After `panics` of a shard with it at hand it is written alone, so that none but
+    /// itself is to blame for the next; after that it is not looked at.
+    pub(super) fn admit(&mut self, parcel: Parcel, panics: u32, cx: &mut Cx<'_>) {
         cx.figures.ingest.pulled.inc();
         self.open += 1;
         let text = std::str::from_utf8(parcel.subject()).unwrap_or_default();
@@ -152,15 +156,15 @@ impl Ingest {
             Err(refusal) => {
                 let tenant = self.tenant(DLQ_COMPANY_UNKNOWN);
                 let detail = refused(&refusal);
-                let waiting = Waiting { parcel, tenant, kind: KIND_UNKNOWN };
+                let waiting = Waiting { parcel, tenant, kind: KIND_UNKNOWN, is_suspect: false };
                 return self.bury(waiting, refusal.reason as usize, detail, cx);
             }
         };
         let lane = self.lane_of(company.as_bytes(), cx.settings.shards);
         let is_wanted = self.companies.is_empty() || self.companies.iter().any(|c| c == company);
         let tenant = self.tenant(company);
-        let waiting = Waiting { parcel, tenant, kind };
-        if quarantined {
+        let waiting = Waiting { parcel, tenant, kind, is_suspect: panics > 0 };
+        if panics >= PANICS_MAX {
             let detail = "handle: this event made the process panic twice".to_owned();
             return self.bury(waiting, REASON_PANIC, detail, cx);
         }
