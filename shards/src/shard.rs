@@ -8,6 +8,7 @@ use crate::edge::Clock;
 use crate::edge::inbox::Inbox;
 use crate::edge::link::{Link, Received};
 use crate::edge::mailbox::{Ears, PostOffice};
+use crate::edge::pg::chores::{Chores, chores};
 use crate::edge::pg::lane::{Lane, News, PgPlan};
 use crate::edge::target::{Address, NatsTarget, RedisTarget};
 use crate::id::{PartitionId, ShardId};
@@ -18,7 +19,7 @@ use bytes::BytesMut;
 use crossbeam_channel::{Receiver, Sender};
 use futures_lite::future::poll_fn;
 use glommio::timer::Timer;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,9 +34,6 @@ pub const READ_MAX: usize = 256 * 1024;
 const TURNS_MAX: u32 = 16;
 /// How often the control thread is told how we are.
 const STATUS_EVERY: u64 = 100 * MS;
-/// Panics at one event after which it is no longer looked at.
-const PANICS_MAX: u32 = 2;
-
 /// What the control thread wants of a shard.
 #[derive(Debug)]
 pub enum Command {
@@ -103,7 +101,7 @@ struct Turn {
     redis: Option<io::Result<Arrived>>,
     postgres: Vec<(u16, News)>,
     /// A lane panicked.
-    panic: Option<Box<dyn std::any::Any + Send>>,
+    panic: Option<Panic>,
     mail: bool,
     tick: bool,
     /// The socket has taken everything, and the pipeline has more.
@@ -134,6 +132,8 @@ pub struct Shard {
     nats_inbox: Inbox,
     redis_inbox: Inbox,
     lanes: Vec<Lane>,
+    /// The first shard does those of the process.
+    chores: Option<Chores>,
     scratch: Box<[u8]>,
     ears: Ears,
     timer: Timer,
@@ -143,7 +143,9 @@ pub struct Shard {
     credentials: Option<Credentials>,
     /// Letters that found their lane full, in order, by receiver.
     backlog: Vec<VecDeque<Mail>>,
-    panics: HashMap<(PartitionId, u64), u32>,
+    panics: Quarantine,
+    /// What each lane writes, should it panic.
+    writing: Vec<Vec<(PartitionId, u64)>>,
     status_at: u64,
     /// Turns since the executor last looked at its ring.
     turns: u32,
@@ -164,6 +166,7 @@ impl Shard {
         let backlog = ports.post.shards().map(|_| VecDeque::new()).collect();
         let address = plan.nats.seeds[0].clone();
         let lanes = plan.settings.ingest.as_ref().map_or(0, |ingest| ingest.connections);
+        let chores = chores_of(&plan, Clock::default());
         let seeds_next = fastrand::usize(..plan.nats.seeds.len());
         Self {
             plan,
@@ -175,6 +178,7 @@ impl Shard {
             nats_inbox: Inbox::new(READ_MAX),
             redis_inbox: Inbox::new(READ_MAX / 4),
             lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            chores,
             scratch: vec![0; READ_MAX].into_boxed_slice(),
             ears,
             timer: Timer::new(Duration::from_nanos(TICK)),
@@ -183,7 +187,8 @@ impl Shard {
             address,
             credentials: None,
             backlog,
-            panics: HashMap::new(),
+            panics: Quarantine::new(),
+            writing: vec![Vec::new(); usize::from(lanes)],
             status_at: 0,
             turns: 0,
             rung: false,
@@ -215,15 +220,24 @@ impl Shard {
     // Output first: what the last turn decided goes out before anything new is taken in.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
         let mut turn = Turn::default();
-        let Self { nats, redis, pipeline, scratch, nats_inbox, redis_inbox, lanes, .. } = self;
+        let Self { nats, redis, pipeline, scratch, nats_inbox, redis_inbox, .. } = self;
         let had_output = !pipeline.nats_out().is_empty();
         turn.nats = poll_socket(nats, cx, scratch, nats_inbox, Some(pipeline.nats_out()));
         let redis_out = pipeline.redis_is_due().then(|| pipeline.redis_out());
         turn.redis = poll_socket(redis, cx, scratch, redis_inbox, redis_out);
-        for (place, lane) in (0..).zip(lanes) {
-            while let Some(news) = poll_lane(lane, cx, &mut turn.panic) {
-                turn.postgres.push((place, news));
+        let Self { lanes, chores, writing, panics, .. } = self;
+        for (place, lane) in lanes.iter_mut().enumerate() {
+            let number = u16::try_from(place).unwrap_or(u16::MAX);
+            while let Some(news) = caught(&mut turn.panic, || lane.poll(cx)).flatten() {
+                turn.postgres.push((number, news));
             }
+            if turn.panic.is_some() {
+                writing[place].drain(..).for_each(|at| *panics.entry(at).or_default() += 1);
+                return Poll::Ready(turn);
+            }
+        }
+        if let Some(chores) = chores {
+            let _never_ready = caught(&mut turn.panic, || chores.as_mut().poll(cx));
         }
         turn.more = had_output && pipeline.nats_out().is_empty() && pipeline.has_more();
         turn.mail = std::mem::take(&mut self.rung) | self.ears.poll_rung(cx).is_ready();
@@ -240,7 +254,7 @@ impl Shard {
     }
 
     // The panic of a lane, if there was one: what it held is lost with it.
-    fn handle(&mut self, now: Now, turn: Turn) -> Option<Box<dyn std::any::Any + Send>> {
+    fn handle(&mut self, now: Now, turn: Turn) -> Option<Panic> {
         if turn.panic.is_some() {
             return turn.panic;
         }
@@ -393,6 +407,10 @@ impl Shard {
                 }
                 Effect::PgWrite { lane, job } => {
                     let clock = self.clock;
+                    if let Some(writing) = self.writing.get_mut(usize::from(lane)) {
+                        writing.clear();
+                        writing.extend(job.places());
+                    }
                     if let (Some(plan), Some(lane)) = self.lane(lane) {
                         lane.write(job, plan, clock);
                     }
@@ -463,8 +481,7 @@ impl Shard {
         if let Some(place) = suspect {
             *self.panics.entry(place).or_default() += 1;
         }
-        let guilty = self.panics.iter().filter(|(_, count)| **count >= PANICS_MAX);
-        let quarantine = guilty.map(|(place, _)| *place).collect();
+        let quarantine = self.panics.clone();
         let epoch = self.pipeline.epoch_next();
         let figures = Arc::clone(&self.ports.figures);
         let settings = self.plan.settings.clone();
@@ -472,6 +489,7 @@ impl Shard {
         self.pipeline = Pipeline::new(settings, figures, seed, epoch, quarantine);
         (self.nats, self.redis) = (Socket::Closed, Socket::Closed);
         self.lanes.iter_mut().for_each(|lane| *lane = Lane::default());
+        self.chores = chores_of(&self.plan, self.clock);
         self.nats_inbox.clear();
         self.redis_inbox.clear();
         self.backlog.iter_mut().for_each(VecDeque::clear);
@@ -492,18 +510,16 @@ impl Shard {
     }
 }
 
-fn poll_lane(
-    lane: &mut Lane,
-    cx: &mut Context<'_>,
-    panic: &mut Option<Box<dyn std::any::Any + Send>>,
-) -> Option<News> {
-    match catch_unwind(AssertUnwindSafe(|| lane.poll(cx))) {
-        Ok(news) => news,
-        Err(text) => {
-            *panic = Some(text);
-            None
-        }
-    }
+fn chores_of(plan: &ShardPlan, clock: Clock) -> Option<Chores> {
+    let postgres = plan.postgres.as_ref().filter(|_| plan.settings.shard == ShardId(0));
+    postgres.map(|postgres| chores(postgres.clone(), clock))
+}
+
+type Panic = Box<dyn std::any::Any + Send>;
+
+/// What `call` returns, unless it panics.
+fn caught<T>(panic: &mut Option<Panic>, call: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|text| *panic = Some(text)).ok()
 }
 
 fn poll_socket(

@@ -2,4 +2,7 @@
 //! Modules: `rows` (the ten kinds, companies, refusals), `crash` (kill -9 under load), `away` (PostgreSQL gone,
 //! slow or refusing), `load` (traffic of the generator and what it must come to).
 
+mod away;
+mod crash;
+mod load;
 mod rows;

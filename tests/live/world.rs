@@ -7,6 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
@@ -191,7 +192,11 @@ impl World {
     pub fn with(server: Server, nats: NatsOptions, redis: RedisOptions) -> Self {
         let binary = if server == Server::Newer { newer_binary() } else { nats.binary.clone() };
         let stack = Stack::builder().nats(NatsOptions { binary, ..nats }).redis(redis).start();
-        let stack = stack.expect("servers start");
+        Self::of(stack.expect("servers start"))
+    }
+
+    /// Servers that run.
+    pub fn of(stack: Stack) -> Self {
         Self { stack, login: String::new(), folders: AtomicU32::new(0) }
     }
 
@@ -203,8 +208,7 @@ impl World {
         let postgres = PostgresOptions { settings, ..PostgresOptions::default() };
         let stack =
             Stack::builder().nats(NatsOptions { binary, ..nats }).postgres(postgres).start();
-        let stack = stack.expect("servers start");
-        Self { stack, login: String::new(), folders: AtomicU32::new(0) }
+        Self::of(stack.expect("servers start"))
     }
 
     /// Settings of every daisi of this world: servers, a free port, one shard, small streams.
@@ -264,6 +268,24 @@ impl World {
     #[track_caller]
     pub fn sql(&self, sql: &str) -> String {
         self.stack.postgres.psql(sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// As [`Self::sql`], in another database of the server.
+    #[track_caller]
+    pub fn sql_in(&self, database: &str, sql: &str) -> String {
+        let url = self.database(database);
+        let mut psql = Command::new("psql");
+        let output = psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", sql]).output();
+        let output = output.expect("psql starts");
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+
+    /// Connection string of a database.
+    pub fn database(&self, name: &str) -> String {
+        let url = self.stack.postgres.url();
+        let (server, _) = url.rsplit_once('/').expect("a path");
+        format!("{server}/{name}")
     }
 
     /// All that a stream holds; nothing if there is no such stream.

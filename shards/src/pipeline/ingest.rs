@@ -20,6 +20,7 @@ pub use crate::domain::ingest::Catalog;
 pub use job::{Decoded, Job, Unwritten, Verdict};
 pub use letters::{GivenUp, Original};
 
+use super::PANICS_MAX;
 use super::cdc::{Cx, count, report_to_reader};
 use super::commit::{Away, Class, Fate};
 use super::effect::Effect;
@@ -70,13 +71,15 @@ pub(super) struct Waiting {
     tenant: u32,
     /// Its place among the kinds, for the figures.
     kind: usize,
+    /// A shard panicked while it was being written.
+    is_suspect: bool,
     /// A dead letter that has had its last try: why that failed.
     given_up: Option<String>,
 }
 
 impl Waiting {
-    fn new(parcel: Parcel, tenant: u32, kind: usize) -> Self {
-        Self { parcel, tenant, kind, given_up: None }
+    fn new(parcel: Parcel, tenant: u32, kind: usize, is_suspect: bool) -> Self {
+        Self { parcel, tenant, kind, is_suspect, given_up: None }
     }
 
     fn is_letter(&self) -> bool {
@@ -164,8 +167,9 @@ impl Ingest {
         String::from_utf8_lossy(self.tenants.id(tenant)).into_owned()
     }
 
-    /// Take over an event. `quarantined`: it has made a shard panic before, so it is not looked at.
-    pub(super) fn admit(&mut self, parcel: Parcel, quarantined: bool, cx: &mut Cx<'_>) {
+    /// Take over an event. After `panics` of a shard with it at hand it is written alone, so that none but
+    /// itself is to blame for the next; after that it is not looked at.
+    pub(super) fn admit(&mut self, parcel: Parcel, panics: u32, cx: &mut Cx<'_>) {
         let (open, pulled) = match parcel.stage {
             StageName::Dlq => (&mut self.letters_open, &cx.figures.dlq.pulled),
             StageName::Ingest | StageName::Cdc => (&mut self.open, &cx.figures.ingest.pulled),
@@ -178,7 +182,7 @@ impl Ingest {
             Err(refusal) => {
                 let tenant = self.tenant(DLQ_COMPANY_UNKNOWN);
                 let detail = refused(&refusal);
-                let waiting = Waiting::new(parcel, tenant, KIND_UNKNOWN);
+                let waiting = Waiting::new(parcel, tenant, KIND_UNKNOWN, false);
                 if waiting.is_letter() {
                     return self.try_later(waiting, &detail, cx);
                 }
@@ -189,13 +193,13 @@ impl Ingest {
         let is_wanted = self.companies.is_empty() || self.companies.iter().any(|c| c == company);
         let tenant = self.tenant(company);
         let is_homeless = company == DLQ_COMPANY_UNKNOWN;
-        let waiting = Waiting::new(parcel, tenant, kind);
-        if waiting.is_letter() && (quarantined || is_homeless) {
+        let waiting = Waiting::new(parcel, tenant, kind, panics > 0);
+        if waiting.is_letter() && (panics >= PANICS_MAX || is_homeless) {
             let why =
-                if quarantined { "handle: it made the process panic twice" } else { HOMELESS };
+                if is_homeless { HOMELESS } else { "handle: it made the process panic twice" };
             return self.try_later(waiting, why, cx);
         }
-        if quarantined {
+        if panics >= PANICS_MAX {
             let detail = "handle: this event made the process panic twice".to_owned();
             return self.bury(waiting, REASON_PANIC, detail, cx);
         }

@@ -52,11 +52,14 @@ use reader::{Reader, ReaderNews};
 use redis::Redis;
 use setup::Setup;
 use share::{Share, Turn};
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-/// Events that made a shard panic: partition and stream sequence.
-pub type Quarantine = HashSet<(PartitionId, u64)>;
+/// Events that a shard panicked at, by partition and stream sequence, and how often.
+pub type Quarantine = HashMap<(PartitionId, u64), u32>;
+
+/// Panics at one event after which it is no longer looked at.
+const PANICS_MAX: u32 = 2;
 
 /// All that can happen to a pipeline.
 #[derive(Debug)]
@@ -489,14 +492,15 @@ impl Pipeline {
 
     fn admit(&mut self, now: Now, parcel: Parcel) {
         let place = (parcel.partition, parcel.seq);
-        let quarantined = !self.quarantine.is_empty() && self.quarantine.contains(&place);
+        let panics = self.quarantine.get(&place).copied().unwrap_or(0);
+        let quarantined = panics >= PANICS_MAX;
         self.suspect = Some(place);
         match parcel.stage {
             StageName::Cdc => {
                 self.with_stage(now, |stage, cx| stage.admit(parcel, quarantined, cx))
             }
             StageName::Ingest | StageName::Dlq => {
-                self.with_ingest(now, |ingest, cx| ingest.admit(parcel, quarantined, cx));
+                self.with_ingest(now, |ingest, cx| ingest.admit(parcel, panics, cx));
             }
         }
         self.suspect = None;

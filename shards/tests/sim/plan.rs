@@ -7,7 +7,7 @@ use shards::domain::cdc::{CdcRules, CdcSettings as Rules};
 use shards::id::ShardId;
 use shards::pipeline::{
     AckChoice, CdcSettings, LeaseSettings, NatsSettings, RedisSettings, Settings, SourceSettings,
-    StreamPlan,
+    StageName, StreamPlan,
 };
 use shards::wire::nats::DecodeLimits;
 use shards::wire::nats::conn::ConnSettings;
@@ -152,6 +152,8 @@ fn draw_settings(shards: u16, rng: &mut Rng) -> Settings {
             ttl: one_of(rng, &[SEC, 2 * SEC, 4 * SEC]),
         },
         cdc: cdc(rng),
+        ingest: None,
+        dlq: None,
     }
 }
 
@@ -163,6 +165,7 @@ fn cdc(rng: &mut Rng) -> CdcSettings {
         rules: CdcRules::compile(&Rules::default()).expect("defaults compile"),
         companies: Vec::new(),
         source: SourceSettings {
+            stage: StageName::Cdc,
             table: "cdc",
             stream: STREAM.into(),
             plan: stream(STREAM, "cdc.*.*"),

@@ -178,7 +178,10 @@ async fn open(plan: PgPlan) -> Result<(Bench, Driver), String> {
 }
 
 /// The result of `work` over a connection that nobody else drives.
-async fn driven<T>(driver: &mut Driver, work: impl Future<Output = T>) -> Result<T, String> {
+pub(super) async fn driven<T>(
+    driver: &mut Driver,
+    work: impl Future<Output = T>,
+) -> Result<T, String> {
     let mut work = pin!(work);
     poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(Ok(done)),

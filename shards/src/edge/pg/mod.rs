@@ -2,6 +2,7 @@
 //! connection under it is the caller's.
 
 mod cache;
+pub mod chores;
 pub mod connect;
 pub mod exhausted;
 pub mod lane;

@@ -5,6 +5,7 @@
 use super::letters::{self, GivenUp, Original};
 use super::{Catalog, Waiting};
 use crate::domain::ingest::{Body, Event, Position, Reason, Refusal};
+use crate::id::PartitionId;
 use crate::pipeline::commit::{Away, Commit, Fate, Item, Outcome, suspicious_timestamps};
 use crate::wire::nats::jetstream::AckSubject;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -78,6 +79,11 @@ pub struct Found {
 }
 
 impl Job {
+    /// Partition and stream sequence of each event.
+    pub fn places(&self) -> impl Iterator<Item = (PartitionId, u64)> {
+        self.events.iter().map(|waiting| (waiting.parcel.partition, waiting.parcel.seq))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.events.len()
     }

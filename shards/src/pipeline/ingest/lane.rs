@@ -85,11 +85,15 @@ impl Lane {
             let Some(waiting) = self.queue.pop_front().map(&mut keep) else { break };
             let Some(waiting) = waiting else { continue };
             bytes += waiting.parcel.msg.frame_len() as u64;
-            if bytes > settings.batch_bytes_max && !job.events.is_empty() {
+            let is_alone = bytes > settings.batch_bytes_max || waiting.is_suspect;
+            if is_alone && !job.events.is_empty() {
                 self.queue.push_front(waiting);
                 break;
             }
             job.events.push(waiting);
+            if is_alone {
+                break;
+            }
         }
         if job.events.is_empty() {
             self.idle = Some(job);
