@@ -98,6 +98,29 @@ fn whatever_a_letter_holds_it_has_a_row_with_its_bytes() {
 }
 
 #[test]
+fn an_event_that_jsonb_refuses_costs_the_letter_no_other_member() {
+    run(async {
+        let client = connect().await;
+        let schema = schema(&client, "Refused").await;
+        for (at, body) in
+            [r#"{"a":"\u0000"}"#, r#"{"a":"\ud800"}"#, r#"[1e999999]"#].iter().enumerate()
+        {
+            let letter = LETTER.replace(r#"{ "b":1.0e1, "a":2 }"#, body);
+            let id = format!("s:{at}:1");
+            let given =
+                Exhausted { original: Some(body.as_bytes()), ..event(&id, letter.as_bytes()) };
+            let row = insert(&client, &schema, &given).await.expect("inserted").expect("a row");
+            let values = format!(
+                "SELECT dlq_payload->>'reason', original_payload, dlq_payload ? 'letter_base64', \
+                 convert_from(decode(dlq_payload->>'original_payload_base64', 'base64'), 'UTF8'), \
+                 event_timestamp IS NOT NULL FROM daisi_refused.exhausted_events WHERE id = {row}"
+            );
+            assert_eq!(ask(&client, &values).await, format!("not_found|-|f|{body}|t"));
+        }
+    });
+}
+
+#[test]
 fn filters_find_rows_and_closing_them_keeps_what_was_noted() {
     run(async {
         let client = connect().await;

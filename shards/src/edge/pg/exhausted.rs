@@ -4,13 +4,15 @@
 //!
 //! `jsonb` keeps values, not bytes: spaces, the order of members and the spelling of numbers are gone, and some
 //! texts it refuses. So `dlq_payload` is the letter with members of ours: `daisi_letter`, its name, which is
-//! what makes the row unique; `original_payload_base64`, the event as it came. A letter that cannot be `jsonb`
-//! stands in it as `letter_base64`.
+//! what makes the row unique; `original_payload_base64`, the event as it came. An event that cannot be `jsonb` is
+//! there in base64 only; a letter that cannot stands in it as `letter_base64`.
 
 use crate::id::SchemaName;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::time::Duration;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row};
@@ -104,21 +106,23 @@ pub async fn insert(
     schema: &SchemaName,
     event: &Exhausted<'_>,
 ) -> Result<Option<i64>, Error> {
-    match as_object(event.letter) {
-        Some(text) => {
-            let original = event.original.map(|bytes| STANDARD.encode(bytes));
-            match insert_as(client, schema, event, text, original, event.event_timestamp).await {
-                Err(error) if is_about_data(&error) => {
-                    insert_opaque(client, schema, event, None).await
-                }
-                done => done,
-            }
+    let original = event.original.map(|bytes| STANDARD.encode(bytes));
+    let whole = as_object(event.letter).map(Cow::Borrowed);
+    let bare = original.is_some().then(|| without_event(event.letter)).flatten();
+    let opaque = format!("{{\"letter_base64\":\"{}\"}}", STANDARD.encode(event.letter));
+    let at = event.event_timestamp;
+    for (payload, original, at) in [
+        (whole, &original, at),
+        (bare.map(Cow::Owned), &original, at),
+        (Some(Cow::Borrowed(opaque.as_str())), &None, at),
+    ] {
+        let Some(payload) = payload else { continue };
+        match insert_as(client, schema, event, &payload, original, at).await {
+            Err(error) if is_about_data(&error) => {}
+            done => return done,
         }
-        None => match insert_opaque(client, schema, event, event.event_timestamp).await {
-            Err(error) if is_about_data(&error) => insert_opaque(client, schema, event, None).await,
-            done => done,
-        },
     }
+    insert_as(client, schema, event, &opaque, &None, None).await
 }
 
 /// A page of rows, newest first: those with an id below `before`.
@@ -218,22 +222,12 @@ fn listed(row: &Row) -> Result<Listed, Error> {
     })
 }
 
-async fn insert_opaque(
-    client: &Client,
-    schema: &SchemaName,
-    event: &Exhausted<'_>,
-    at: Option<&str>,
-) -> Result<Option<i64>, Error> {
-    let text = format!("{{\"letter_base64\":\"{}\"}}", STANDARD.encode(event.letter));
-    insert_as(client, schema, event, &text, None, at).await
-}
-
 async fn insert_as(
     client: &Client,
     schema: &SchemaName,
     event: &Exhausted<'_>,
     payload: &str,
-    original_base64: Option<String>,
+    original_base64: &Option<String>,
     at: Option<&str>,
 ) -> Result<Option<i64>, Error> {
     let text = format!(
@@ -257,7 +251,7 @@ async fn insert_as(
         &at,
         &payload,
         &event.letter_id,
-        &original_base64,
+        original_base64,
     ];
     let row = client.query_opt(&text, &params).await?;
     row.map(|row| row.try_get(0)).transpose()
@@ -266,8 +260,16 @@ async fn insert_as(
 /// The letter as text if it is one JSON object; whether `jsonb` takes it, PostgreSQL says.
 fn as_object(letter: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(letter).ok()?;
-    let raw: &serde_json::value::RawValue = serde_json::from_str(text).ok()?;
+    let raw: &RawValue = serde_json::from_str(text).ok()?;
     raw.get().starts_with('{').then_some(text)
+}
+
+/// The letter without the event, which is where `jsonb` most often finds what it refuses: an escaped U+0000, or
+/// half a surrogate pair.
+fn without_event(letter: &[u8]) -> Option<String> {
+    let mut members: HashMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(letter).ok()?;
+    members.remove("original_payload")?;
+    serde_json::to_string(&members).ok()
 }
 
 /// Text that PostgreSQL takes: it cannot store U+0000.
