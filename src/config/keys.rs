@@ -700,7 +700,7 @@ pub const KEYS: &[Key] = &[
         "ingest.lock_timeout",
         duration(100, 10 * MINUTE),
         r#""2s""#,
-        "Time after which a statement gives up waiting for a lock. Its company waits, others go on.",
+        "Time after which a statement gives up waiting for a lock. Then its company waits, and others go on.",
         "Each try delays the other companies of its connection for so long.",
     ),
     key(

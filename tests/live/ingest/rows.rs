@@ -246,6 +246,7 @@ fn streams_that_exist_keep_what_the_operator_chose(server: Server) {
         });
         world.client().jetstream(&format!("STREAM.CREATE.{name}"), &config).unwrap();
     };
+    create("wa_history_events_stream", json!(["v1.history.*.*"]), "interest");
     create("wa_events_stream", json!(["v1.chats.upsert.*", "v1.other.*"]), "limits");
     let daisi = Daisi::spawn(&world, &[]);
     daisi.ready(READY_MAX);
@@ -256,9 +257,11 @@ fn streams_that_exist_keep_what_the_operator_chose(server: Server) {
     assert!(subjects.contains(&"v1.other.*") && subjects.contains(&"v1.connection.update.*"));
     let history = world.stream_config("wa_history_events_stream");
     assert_eq!(
-        (&history["retention"], history["max_age"].as_u64()),
-        (&json!("limits"), Some(2_592_000_000_000_000))
+        (&history["retention"], &history["subjects"]),
+        (&json!("interest"), &json!(["v1.history.*.*"]))
     );
+    world.put_bytes("v1.history.chats.ACME", SAMPLES[7].1.as_bytes());
+    assert_eq!(daisi.ingested(1, SOON).ingest("history.chats", "processed"), 1);
     let consumer = world.consumer_info("wa_events_stream", "daisi_ingest");
     assert_eq!(consumer["config"]["deliver_policy"], "all");
     assert_eq!(consumer["config"]["ack_policy"], "all");

@@ -43,7 +43,7 @@ pub enum Verdict {
 #[derive(Debug, Default)]
 pub struct Job {
     pub(super) events: Vec<Waiting>,
-    verdicts: Vec<Verdict>,
+    pub(super) verdicts: Vec<Verdict>,
     pub(super) away: Option<Away>,
     pub(super) suspicious: u64,
 }
