@@ -1,7 +1,7 @@
 //! Who may do what: the permissions that the manual names are enough, and one less is told in words. And the
 //! question that is asked at a terminal.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 
 use crate::world::{SOURCE, World, letter};
@@ -56,20 +56,29 @@ fn the_permissions_of_the_manual_are_enough_and_one_less_is_told() {
     assert!(!stranger.err.contains("wrong"), "{stranger:?}");
 }
 
-/// Runs a command at a terminal and types `answer`; its exit code, and all that the terminal showed.
+/// Runs a command at a terminal and answers its question; its exit code, and all that the terminal showed.
 fn at_terminal(world: &World, args: &str, answer: &str) -> (Option<i32>, String) {
     let ours = world.command(&[]);
-    let line = format!("{} {args}", ours.get_program().to_string_lossy());
+    // In place of the shell, which a signal would end with a code of its own.
+    let line = format!("exec {} {args}", ours.get_program().to_string_lossy());
     let mut script = Command::new("script");
     script.args(["-qec", &line, "/dev/null"]).env_clear();
     script.envs(ours.get_envs().filter_map(|(name, value)| Some((name, value?))));
     script.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("SHELL", "/bin/sh");
     script.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = script.spawn().expect("script(1) starts");
+    let (mut out, mut shown) = (child.stdout.take().expect("a pipe"), Vec::new());
+    while !shown.ends_with(b"[y/N] ") {
+        let mut byte = [0];
+        let read = out.read(&mut byte).expect("text");
+        assert_eq!(read, 1, "no question: {}", String::from_utf8_lossy(&shown));
+        shown.push(byte[0]);
+    }
     let typed = child.stdin.as_mut().expect("a pipe").write_all(answer.as_bytes());
     typed.expect("typed");
-    let output = child.wait_with_output().expect("it ends");
-    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    out.read_to_end(&mut shown).expect("text");
+    let status = child.wait().expect("it ends");
+    (status.code(), String::from_utf8_lossy(&shown).into_owned())
 }
 
 #[test]
@@ -78,13 +87,14 @@ fn a_terminal_is_asked_before_more_than_one_is_touched_and_shown_how_it_goes() {
     for _ in 0..3 {
         world.bury(&letter("v1.chats.update.ACME", "ACME", b"{}"));
     }
-    let (code, shown) = at_terminal(&world, "dlq retry --all", "n\n");
-    assert_eq!(code, Some(1), "{shown}");
-    assert!(
-        shown.contains("retry 3 dead letters? [y/N]") && shown.contains("nothing was done"),
-        "{shown}"
-    );
-    assert_eq!(world.letters(), [1, 2, 3]);
+    let ctrl_c = "\x03";
+    for no in ["n\n", "\n", ctrl_c] {
+        let (code, shown) = at_terminal(&world, "dlq retry --all", no);
+        assert_eq!(code, Some(1), "{shown}");
+        assert!(shown.contains("retry 3 dead letters? [y/N]"), "{shown}");
+        assert!(shown.contains("nothing was done"), "{shown}");
+        assert_eq!(world.letters(), [1, 2, 3]);
+    }
     let (code, shown) = at_terminal(&world, "dlq retry --all", "y\n");
     assert_eq!(code, Some(0), "{shown}");
     assert!(

@@ -4,8 +4,8 @@
 //!
 //! `jsonb` keeps values, not bytes: spaces, the order of members and the spelling of numbers are gone, and
 //! some texts it refuses. So `dlq_payload` is the letter with members of ours: `daisi_letter`, its name, by
-//! which the row is unique; `original_payload_base64`, the event as it came. An event that cannot be `jsonb` is
-//! there in base64 only; a letter that cannot stands in it as `letter_base64`.
+//! which the row is unique; `original_payload_base64`, the event as it came. An event that cannot be
+//! `jsonb` is there in base64 only; a letter that cannot stands in it as `letter_base64`.
 
 use crate::id::SchemaName;
 use base64::Engine;
