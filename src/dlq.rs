@@ -132,7 +132,7 @@ fn act(letters: &mut Letters, args: &ActArgs, deed: Deed, stop: &Stop) -> Result
     let done = if args.dry_run { "looked at" } else { done };
     let order = Order { verb, done, what: "dead letters", json: args.json };
     if !args.dry_run {
-        confirm(order, seqs.len(), args.yes).map_err(Cut::Exit)?;
+        confirm(order, seqs.len(), args.yes, stop).map_err(Cut::Exit)?;
     }
     let mut tally = Tally::new(order, seqs.len());
     for seq in seqs {

@@ -40,14 +40,7 @@ impl From<String> for Cut {
 
 impl From<tokio_postgres::Error> for Cut {
     fn from(error: tokio_postgres::Error) -> Self {
-        let absent = [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME];
-        Self::Failed(match error.code() {
-            Some(code) if absent.contains(code) => {
-                "this company has no exhausted_events in this database: is it spelt right, and migrated?"
-                    .to_owned()
-            }
-            _ => format!("PostgreSQL: {}", describe(&error)),
-        })
+        Self::Failed(describe_all(&error))
     }
 }
 
@@ -155,7 +148,7 @@ async fn retry(plan: &Plan, client: &Client, args: &RetryArgs, stop: &Stop) -> R
     let order = Order { verb: "retry", done, what: "exhausted events", json: args.how.json };
     let names = chosen(client, &args.targets, stop).await?;
     if !args.how.dry_run {
-        confirm(order, names.len(), args.how.yes).map_err(Cut::Exit)?;
+        confirm(order, names.len(), args.how.yes, stop).map_err(Cut::Exit)?;
     }
     let mut session = Session::of(&plan.nats, "exhausted")?;
     let mut tally = Tally::new(order, names.len());
@@ -188,15 +181,17 @@ async fn retry_one(
     dry_run: bool,
 ) -> Result<(String, Map<String, Value>), SessionError> {
     let RowName { company, schema, id } = name;
-    let lost = |error: tokio_postgres::Error| {
-        SessionError::Lost(format!("PostgreSQL: {}", describe(&error)))
-    };
+    let lost = |error: tokio_postgres::Error| SessionError::Lost(describe_all(&error));
     let row = exhausted::show(client, schema, *id).await.map_err(lost)?;
     let row = row.ok_or_else(|| SessionError::Refused("is not there (any more)".into()))?;
     if row.listed.resolved {
         return Err(SessionError::Refused("is resolved already".into()));
     }
     let letter = letter_of(&row).map_err(SessionError::Refused)?;
+    if SchemaName::of(&letter.company).as_ref() != Some(schema) {
+        let told = format!("its letter says that it is of company {:?}", letter.company);
+        return Err(SessionError::Refused(told));
+    }
     let dead = &plan.cdc.dlq_subject;
     let mut facts = name_facts(company, *id);
     facts.insert("source_subject".into(), json!(letter.source_subject));
@@ -223,7 +218,7 @@ async fn resolve(client: &Client, args: &ResolveArgs, stop: &Stop) -> Result<Exi
     let order = Order { verb: "resolve", done, what: "exhausted events", json: args.how.json };
     let names = chosen(client, &args.targets, stop).await?;
     if !args.how.dry_run {
-        confirm(order, names.len(), args.how.yes).map_err(Cut::Exit)?;
+        confirm(order, names.len(), args.how.yes, stop).map_err(Cut::Exit)?;
     }
     let mut tally = Tally::new(order, names.len());
     for RowName { company, schema, id } in names {
@@ -232,10 +227,14 @@ async fn resolve(client: &Client, args: &ResolveArgs, stop: &Stop) -> Result<Exi
         }
         let mut facts = name_facts(&company, id);
         let is_done = if args.how.dry_run {
-            let row = exhausted::show(client, &schema, id).await?;
-            row.is_some_and(|row| !row.listed.resolved)
+            let row = exhausted::show(client, &schema, id).await;
+            row.map(|row| row.is_some_and(|row| !row.listed.resolved))
         } else {
-            exhausted::resolve(client, &schema, id, &args.note).await?
+            exhausted::resolve(client, &schema, id, &args.note).await
+        };
+        let is_done = match is_done {
+            Ok(is_done) => is_done,
+            Err(error) => return Ok(tally.end(Some(&describe_all(&error)))),
         };
         if !is_done {
             let which = format!("exhausted event {id} of {company}");
@@ -318,6 +317,15 @@ fn filter_of(whose: &Whose, resolved: bool) -> Filter {
         newer: filters.newer,
         resolved,
     }
+}
+
+fn describe_all(error: &tokio_postgres::Error) -> String {
+    let absent = [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME];
+    if error.code().is_some_and(|code| absent.contains(code)) {
+        let told = "this company has no exhausted_events in this database: is it spelt right, and migrated?";
+        return told.to_owned();
+    }
+    format!("PostgreSQL: {}", describe(error))
 }
 
 /// The letter of a row. A row of the first service that lost its payload in the letter has it beside it.

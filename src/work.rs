@@ -4,6 +4,7 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use loadtest::run::{is_stopped, stop_sign};
@@ -11,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::cli::Exit;
 
-/// Time between two drawings of the progress line.
+/// Time between two drawings of the progress line, and between two looks at the sign to stop.
 const STEP: Duration = Duration::from_millis(100);
 
 /// How many are meant, and what to do to them.
@@ -45,7 +46,7 @@ impl Stop {
 ///
 /// # Errors
 /// How to end instead.
-pub(crate) fn confirm(order: Order<'_>, count: usize, yes: bool) -> Result<(), Exit> {
+pub(crate) fn confirm(order: Order<'_>, count: usize, yes: bool, stop: &Stop) -> Result<(), Exit> {
     if yes || count < 2 {
         return Ok(());
     }
@@ -57,10 +58,23 @@ pub(crate) fn confirm(order: Order<'_>, count: usize, yes: bool) -> Result<(), E
         return Err(Exit::Usage);
     }
     eprint!("{verb} {count} {what}? [y/N] ");
-    let mut answer = String::new();
-    let read = io::stdin().lock().read_line(&mut answer);
-    if read.is_ok() && ["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()) {
-        return Ok(());
+    // Read beside, because a signal does not cut a read at a terminal short.
+    let (typed, answer) = channel();
+    let read = move || {
+        let mut line = String::new();
+        let _ = io::stdin().lock().read_line(&mut line);
+        // Nobody waits any more after a signal.
+        let _ = typed.send(line);
+    };
+    std::thread::spawn(read);
+    while !stop.is_set() {
+        match answer.recv_timeout(STEP) {
+            Ok(line) if ["y", "yes"].contains(&line.trim().to_ascii_lowercase().as_str()) => {
+                return Ok(());
+            }
+            Ok(_) | Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
     }
     eprintln!("daisi: nothing was done");
     Err(Exit::Failed)

@@ -66,7 +66,7 @@ impl Letters {
             let rest = message.subject.strip_prefix(self.subject.as_str());
             rest.is_some_and(|rest| rest.starts_with('.'))
         };
-        Ok(message.filter(is_letter).map(stored))
+        Ok(message.filter(is_letter).map(|message| stored(message, &self.subject)))
     }
 
     /// Calls `take` with each letter there is now, oldest first.
@@ -84,7 +84,7 @@ impl Letters {
                 return Ok(());
             };
             next = message.seq + 1;
-            if take(&stored(message)).is_break() {
+            if take(&stored(message, &self.subject)).is_break() {
                 return Ok(());
             }
         }
@@ -110,12 +110,18 @@ fn is_refusal(error: &ResponseError) -> bool {
     matches!(error, ResponseError::Api(error) if error.class() != ErrorClass::Transient)
 }
 
-fn stored(message: StoredMessage) -> Stored {
+fn stored(message: StoredMessage, dead: &str) -> Stored {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let fields = Headers::new(&message.headers).iter();
     let headers: Vec<(String, String)> =
         fields.map(|(name, value)| (text(name), text(value))).collect();
-    let mut letter = Letter::read(&message.data);
+    // Who may publish for one company must not write letters for another.
+    let company = message.subject.strip_prefix(dead).and_then(|rest| rest.strip_prefix('.'));
+    let mut letter = Letter::read(&message.data).and_then(|letter| {
+        let is_own = Some(letter.company.as_str()) == company;
+        let told = || format!("says that it is of company {:?}", letter.company);
+        if is_own { Ok(letter) } else { Err(told()) }
+    });
     if let Ok(letter) = &mut letter
         && letter.reason.is_none()
     {

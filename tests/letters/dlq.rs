@@ -191,10 +191,13 @@ fn what_must_not_be_sent_stays_and_the_rest_goes_on() {
     world.put("v1.dlq.ACME", b"no letter");
     let large = vec![b' '; EMBEDDED_MAX + 1];
     world.bury(&letter("v1.chats.update.ACME", "ACME", &large));
+    let foreign =
+        br#"{"source_subject":"v1.chats.update.BETA","company":"BETA","original_payload":1}"#;
+    world.put("v1.dlq.ACME", foreign);
     world.bury(&letter("v1.chats.update.ACME", "ACME", b"{}"));
     let mixed = world.run(&["dlq", "retry", "--all", "--yes"]);
     assert_eq!(mixed.code, Some(1), "{mixed:?}");
-    assert_eq!(mixed.out, format!("retried 8: v1.chats.update.ACME -> {SOURCE} 1\n"));
+    assert_eq!(mixed.out, format!("retried 9: v1.chats.update.ACME -> {SOURCE} 1\n"));
     for why in [
         "dead letter 1: \"$JS.API.STREAM.DELETE.dlq_stream\" is a subject of the server's own",
         "dead letter 2: \"v1.dlq.ACME\" is a subject of dead letters",
@@ -203,11 +206,12 @@ fn what_must_not_be_sent_stays_and_the_rest_goes_on() {
         "dead letter 5: subject: empty token",
         "dead letter 6: no dead letter:",
         "dead letter 7: the event was too large for the letter, and stream",
-        "retried 1 of 8 dead letters; 7 could not be and stay as they were",
+        "dead letter 8: says that it is of company \"BETA\"",
+        "retried 1 of 9 dead letters; 8 could not be and stay as they were",
     ] {
         assert!(mixed.err.contains(why), "{why}\n{}", mixed.err);
     }
-    assert_eq!(world.letters(), [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(world.letters(), [1, 2, 3, 4, 5, 6, 7, 8]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ const ODD: &[u8] = b"{ \"n\" : 1.0e2,\n\t\"s\":\"\\ud800\" , \"n\":2}";
 const SUBJECT: &str = "v1.chats.update.ACME";
 
 /// Gives events of a company up, in order; the rows count from 1.
-fn give_up(world: &World, company: &str, events: &[(&str, &[u8])]) {
+pub(crate) fn give_up(world: &World, company: &str, events: &[(&str, &[u8])]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
         let url = world.stack.postgres.url();
@@ -149,7 +149,9 @@ fn rows_of_the_first_service_and_unreadable_ones_are_told_apart() {
         (now(), 'ACME', 'v1.chats.update.ACME', \
          '{\"source_subject\":\"v1.chats.update.ACME\",\"company\":\"ACME\",\"original_payload\":{\"chat_id\":\"c\"}}', \
          '{\"chat_id\":\"c\"}', false), \
-        (now(), 'ACME', 'v1.dlq.ACME', '{\"letter_base64\":\"eA==\"}', NULL, false)";
+        (now(), 'ACME', 'v1.dlq.ACME', '{\"letter_base64\":\"eA==\"}', NULL, false), \
+        (now(), 'ACME', 'v1.chats.update.BETA', \
+         '{\"source_subject\":\"v1.chats.update.BETA\",\"company\":\"BETA\",\"original_payload\":1}', '1', false)";
     world.stack.postgres.psql(rows).expect("rows");
     let mixed = world.run(&["exhausted", "retry", "--all", "--yes"]);
     assert_eq!(mixed.code, Some(1));
@@ -157,7 +159,11 @@ fn rows_of_the_first_service_and_unreadable_ones_are_told_apart() {
     assert!(mixed.err.contains("exhausted event 2 of ACME: no dead letter:"), "{mixed:?}");
     assert_eq!(world.read(SOURCE)[0].body, b"{\"chat_id\": \"c\"}");
     let left = world.json(&["exhausted", "list", "--all", "--json"]);
-    assert_eq!(ids(&left), [("ACME", 2)]);
+    assert!(
+        mixed.err.contains("of ACME: its letter says that it is of company \"BETA\""),
+        "{mixed:?}"
+    );
+    assert_eq!(ids(&left), [("ACME", 3), ("ACME", 2)]);
 }
 
 #[test]

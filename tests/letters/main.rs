@@ -5,4 +5,6 @@
 mod dlq;
 mod exhausted;
 mod interrupt;
+mod manual;
+mod rights;
 mod world;

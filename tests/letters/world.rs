@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use bytes::BytesMut;
 use loadtest::client::{Client, StreamSpec};
-use loadtest::stack::{NatsOptions, PostgresOptions, Stack};
+use loadtest::stack::{NatsOptions, PostgresOptions, Stack, StackBuilder};
 use serde_json::Value;
 use shards::domain::cdc::{DeadLetter, ErrorType, write_dlq_payload};
 
@@ -49,18 +49,26 @@ const HEADERS: [&str; 5] = [
 impl World {
     /// NATS with streams for events and for dead letters.
     pub(crate) fn new() -> Self {
-        Self::of(Stack::builder())
+        Self::of(Stack::builder(), String::new())
+    }
+
+    /// NATS with more in its configuration file.
+    pub(crate) fn with_config(config_extra: &str) -> Self {
+        Self::of(Stack::builder(), config_extra.to_owned())
     }
 
     /// And PostgreSQL.
     pub(crate) fn with_postgres() -> Self {
         let settings = vec![("fsync".to_owned(), "off".to_owned())];
         let options = PostgresOptions { settings, ..PostgresOptions::default() };
-        Self::of(Stack::builder().postgres(options))
+        Self::of(Stack::builder().postgres(options), String::new())
     }
 
-    fn of(builder: loadtest::stack::StackBuilder) -> Self {
-        let stack = builder.nats(NatsOptions::default()).start().expect("servers start");
+    fn of(builder: StackBuilder, config_extra: String) -> Self {
+        let stack = builder
+            .nats(NatsOptions { config_extra, ..NatsOptions::default() })
+            .start()
+            .expect("servers start");
         let client = Client::connect(&stack.nats.url()).expect("NATS takes connections");
         let mut world = Self { stack, client };
         world.stream(SOURCE, &["v1.chats.*.*", "v1.messages.*.*", "cdc.*.*"]);

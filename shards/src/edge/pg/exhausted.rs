@@ -1,11 +1,11 @@
-//! Dead letters that are given up, as rows of their company's `exhausted_events`, for operators. Invariants: a
-//! letter has one row at most, however often it is inserted; whatever a letter holds, it has a row, and the
+//! Dead letters that are given up, as rows of their company's `exhausted_events`, for operators. Invariants:
+//! a letter has one row at most, however often it is inserted; whatever a letter holds, it has a row, and the
 //! event's own bytes can be had from it. Source: contract `ingest.md` 4.2, 6.5 and 6.6.
 //!
-//! `jsonb` keeps values, not bytes: spaces, the order of members and the spelling of numbers are gone, and some
-//! texts it refuses. So `dlq_payload` is the letter with members of ours: `daisi_letter`, its name, which is
-//! what makes the row unique; `original_payload_base64`, the event as it came. An event that cannot be `jsonb` is
-//! there in base64 only; a letter that cannot stands in it as `letter_base64`.
+//! `jsonb` keeps values, not bytes: spaces, the order of members and the spelling of numbers are gone, and
+//! some texts it refuses. So `dlq_payload` is the letter with members of ours: `daisi_letter`, its name, by
+//! which the row is unique; `original_payload_base64`, the event as it came. An event that cannot be
+//! `jsonb` is there in base64 only; a letter that cannot stands in it as `letter_base64`.
 
 use crate::id::SchemaName;
 use base64::Engine;
@@ -264,8 +264,8 @@ fn as_object(letter: &[u8]) -> Option<&str> {
     raw.get().starts_with('{').then_some(text)
 }
 
-/// The letter without the event, which is where `jsonb` most often finds what it refuses: an escaped U+0000, or
-/// half a surrogate pair.
+/// The letter without the event, which is where `jsonb` most often finds what it refuses: an escaped U+0000,
+/// or half a surrogate pair.
 fn without_event(letter: &[u8]) -> Option<String> {
     let mut members: HashMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(letter).ok()?;
     members.remove("original_payload")?;
