@@ -3,12 +3,22 @@
 //! says "duplicate" counts only if what is stored is this very event. Source: contract `ingest.md` 4.6, 6.6.
 //!
 //! The message gets a new place in its stream, so to the guard by position it is newer than every row. The
-//! place it had goes along in headers.
+//! place it had first goes along in headers, through any number of replays.
 
 use crate::letter::{Letter, Original};
 use crate::nats::{Place, Session, SessionError};
 use shards::domain::ingest::Subject;
+use shards::wire::nats::headers::Headers;
 
+/// Begins every message id of a replay.
+const REPLAY: &str = "replay:";
+/// Headers that tell where an event was first.
+const ORIGIN: [&str; 4] = [
+    "Daisi-Original-Stream",
+    "Daisi-Original-Sequence",
+    "Daisi-Original-Timestamp",
+    "Original-Nats-Msg-Id",
+];
 /// Ids tried where one is taken by another message.
 const IDS_MAX: u64 = 8;
 
@@ -30,18 +40,11 @@ pub(crate) fn replay(
 ) -> Result<Replayed, SessionError> {
     check(letter, dead).map_err(SessionError::Refused)?;
     let body = body_of(session, letter)?;
-    let sequence = letter.stream_sequence.map(|sequence| sequence.to_string());
+    let origin = origin_of(session, letter)?;
     for number in first..first.saturating_add(IDS_MAX) {
-        let message_id = format!("replay:{}:{name}:{number}", letter.company);
+        let message_id = format!("{REPLAY}{}:{name}:{number}", letter.company);
         let mut headers = vec![("Nats-Msg-Id", message_id.as_str())];
-        for (header, value) in [
-            ("Daisi-Original-Stream", &letter.stream),
-            ("Daisi-Original-Sequence", &sequence),
-            ("Daisi-Original-Timestamp", &letter.published_at),
-            ("Original-Nats-Msg-Id", &letter.original_msg_id),
-        ] {
-            headers.extend(value.as_deref().map(|value| (header, value)));
-        }
+        headers.extend(origin.iter().map(|(name, value)| (*name, value.as_str())));
         let place = session.store(&letter.source_subject, &headers, &body)?;
         // The id may be that of a letter of a stream that was made anew since, or its message consumed.
         let is_stored = !place.duplicate || {
@@ -82,6 +85,37 @@ pub(crate) fn check(letter: &Letter, dead: &str) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// Where the event was first. The letter of a replay tells the replay's place; the replay itself knows better.
+fn origin_of(
+    session: &mut Session,
+    letter: &Letter,
+) -> Result<Vec<(&'static str, String)>, SessionError> {
+    let is_replay = letter.original_msg_id.as_ref().is_some_and(|id| id.starts_with(REPLAY));
+    if is_replay
+        && let Some((stream, sequence)) = origin(letter)
+        && let Some(stored) = session.message(stream, sequence)?
+    {
+        let headers = Headers::new(&stored.headers);
+        let is_it =
+            headers.get(b"Nats-Msg-Id") == letter.original_msg_id.as_ref().map(|id| id.as_bytes());
+        let told = ORIGIN.into_iter().filter_map(|name| {
+            let value = headers.get(name.as_bytes())?;
+            Some((name, String::from_utf8_lossy(value).into_owned()))
+        });
+        if is_it {
+            return Ok(told.collect());
+        }
+    }
+    let sequence = letter.stream_sequence.map(|sequence| sequence.to_string());
+    let values = [
+        letter.stream.clone(),
+        sequence,
+        letter.published_at.clone(),
+        letter.original_msg_id.clone(),
+    ];
+    Ok(ORIGIN.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?))).collect())
 }
 
 fn body_of(session: &mut Session, letter: &Letter) -> Result<Vec<u8>, SessionError> {

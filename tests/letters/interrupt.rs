@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::exhausted::give_up;
 use crate::world::{World, letter};
 
 const LETTERS: usize = 2_000;
@@ -85,4 +86,29 @@ fn a_server_that_goes_away_ends_it_with_what_was_done() {
     assert_eq!(child.wait().expect("it ends").code(), Some(1));
     assert!(err.contains("whether it was done is not known: retried "), "{err}");
     assert!(err.contains(&format!("retried {told} of {LETTERS}")), "{told} {err}");
+}
+
+#[test]
+fn a_signal_or_a_kill_leaves_no_row_closed_whose_event_was_not_sent() {
+    const ROWS: usize = 600;
+    let bodies: Vec<String> = (0..ROWS).map(|number| format!("{{ \"n\": {number}}}")).collect();
+    let events: Vec<(&str, &[u8])> =
+        bodies.iter().map(|body| ("v1.chats.update.ACME", body.as_bytes())).collect();
+    let world = World::with_postgres();
+    give_up(&world, "ACME", &events);
+    let retry = ["exhausted", "retry", "--all", "--yes"];
+    let is_closed = "SELECT count(*) FROM daisi_acme.exhausted_events WHERE resolved";
+    let closed = || world.stack.postgres.psql(is_closed).unwrap().parse::<usize>().unwrap();
+    let (code, told, err) = interrupted(&world, &retry, Signal::INT);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains(&format!("stopped: retried {told} of {ROWS} exhausted events")), "{err}");
+    assert_eq!((closed(), world.sent(1).len()), (told, told));
+    let (code, again, err) = interrupted(&world, &retry, Signal::KILL);
+    assert_eq!(code, None, "{err}");
+    let (closed, sent) = (closed(), world.sent(1).len());
+    // At most one event went out whose row the kill left open.
+    assert!((told + again..ROWS).contains(&closed) && (closed..=closed + 1).contains(&sent));
+    assert_eq!(world.ok(&retry).lines().count(), ROWS - closed);
+    let sent: BTreeSet<_> = world.sent(1).into_iter().map(|(_, body)| body).collect();
+    assert_eq!((sent.len(), world.sent(1).len()), (ROWS, ROWS));
 }

@@ -15,6 +15,7 @@
 mod world;
 mod change;
 mod daisi;
+mod letters;
 mod metrics;
 mod traffic;
 
