@@ -84,7 +84,7 @@ fn a_stage_this_version_lacks_is_refused_by_name() {
 
 #[test]
 fn the_ingest_stage_wants_postgresql_and_streams_of_its_own() {
-    let ingest = "stages = [\"ingest\", \"cdc\", \"ingest\"]\n";
+    let ingest = "stages = [\"ingest\", \"cdc\"]\n";
     assert_eq!(problems(ingest), ["postgres.dsn"]);
     assert_eq!(problems(&format!("{ingest}postgres.dsn = \"sslmode=never\"")), ["postgres.dsn"]);
     let ingest = format!("{ingest}postgres.dsn = \"postgres://u:hunter2@h/db\"\n");
