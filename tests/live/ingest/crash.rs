@@ -12,6 +12,7 @@ use crate::world::{DEAD, SHORT_LEASE, SOON, Server, World, eventually};
 on_the_installed_server!(
     daisi_killed_at_random_loses_and_doubles_nothing,
     postgresql_killed_at_random_loses_and_doubles_nothing,
+    two_shards_and_two_replicas_write_what_one_would,
     a_drain_under_load_ends_well_and_leaves_the_rest_to_the_next,
 );
 
@@ -79,6 +80,22 @@ fn a_drain_under_load_ends_well_and_leaves_the_rest_to_the_next(server: Server) 
     let sent = load.sent();
     all_acked(&world);
     balanced(&daisi);
+    assert_as_undisturbed(&world, sent.events());
+}
+
+fn two_shards_and_two_replicas_write_what_one_would(server: Server) {
+    let world = World::ingesting(server);
+    let sets = [SHORT_LEASE, ("shards", "2"), ("ingest.connections", "3")];
+    let mut first = Daisi::spawn(&world, &sets);
+    first.ready(READY_MAX);
+    let second = Daisi::spawn(&world, &sets);
+    second.ready(READY_MAX);
+    let load = Load::start(&world, 54, 5_000, RATE);
+    sleep(Duration::from_secs(2));
+    first.kill9();
+    let sent = load.sent();
+    all_acked(&world);
+    balanced(&second);
     assert_as_undisturbed(&world, sent.events());
 }
 
