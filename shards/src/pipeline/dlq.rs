@@ -1,8 +1,9 @@
 //! The reading of the dead-letter stream, to try its events again: explicit acks, and for what fails a delay
 //! that the server keeps with its count of deliveries. So the state of a retry is in the stream, and outlives
-//! every process; several replicas share one consumer without a lease, since retries keep to no order: what
-//! they write carries the event's own position. Invariant: a letter is acknowledged only after its event is
-//! committed, and terminated only after its row in `exhausted_events` is. Source: contract `ingest.md` 1.3, 6.5.
+//! every process. Replicas share one consumer without a lease, since retries keep to no order: what they
+//! write carries the event's own position. Invariant: a letter is acknowledged only after its event is
+//! committed, and terminated only after its row in `exhausted_events` is. Source: contract `ingest.md` 1.3
+//! and 6.5.
 
 use super::bus::{Answer, Asker, Bus};
 use super::mail::{LetterFate, Parcel};

@@ -256,7 +256,6 @@ impl Ingest {
         let away = job.away.take();
         let is_busy = away.as_ref().is_some_and(|away| Class::of(&away.sqlstate) == Class::Busy);
         let mut left = VecDeque::new();
-        let mut ended = 0_usize;
         for (waiting, verdict) in job.take() {
             if self.is_stale(&waiting.parcel) {
                 self.give_back(&waiting, cx);
@@ -267,13 +266,8 @@ impl Ingest {
                 Verdict::Held { message } => {
                     self.put_aside(waiting, &message, cx.now.mono + HELD_RETRY);
                 }
-                verdict => {
-                    ended += 1;
-                    match waiting.is_letter() {
-                        true => self.end_letter(waiting, verdict, cx),
-                        false => self.end(waiting, verdict, cx),
-                    }
-                }
+                verdict if waiting.is_letter() => self.end_letter(waiting, verdict, cx),
+                verdict => self.end(waiting, verdict, cx),
             }
         }
         if is_busy {
@@ -285,7 +279,7 @@ impl Ingest {
         lane.put_back(left, job);
         match away.filter(|_| !is_busy) {
             Some(away) => self.on_away(place, &away, cx),
-            None => self.lanes[usize::from(place)].worked(ended > 0),
+            None => self.lanes[usize::from(place)].worked(),
         }
     }
 

@@ -3,8 +3,8 @@
 //! acknowledged only after its outcome is durable.
 //!
 //! Modules: `settings`, `mail`, `effect` (the border); `bus`, `redis`, `pubacks` (the two connections);
-//! `setup`, `share`, `lease`, `reader`, `dlq` (the sources); `tenant`, `letter`, `flight`, `cdc`, `commit`, `ingest`
-//! (the stages).
+//! `setup`, `share`, `lease`, `reader`, `dlq` (the sources); `tenant`, `letter`, `flight`, `cdc`, `commit`,
+//! `ingest` (the stages).
 
 mod bus;
 mod cdc;

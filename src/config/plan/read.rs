@@ -87,9 +87,7 @@ impl<'a> Reader<'a> {
                     continue;
                 }
             };
-            if !stages.contains(&stage) {
-                stages.push(stage);
-            }
+            stages.push(stage);
         }
         stages
     }

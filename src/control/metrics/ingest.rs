@@ -1,4 +1,4 @@
-//! Families of the ingest stage, `daisi_ingest_<thing>_<unit>`. None where the stage does not run.
+//! Families of the ingest stage. None where it does not run.
 
 use prometheus::proto::{MetricFamily, MetricType};
 

@@ -4,6 +4,8 @@
 use std::thread::sleep;
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::load::{Load, assert_as_undisturbed};
 use crate::crash::dice;
 use crate::daisi::{Daisi, READY_MAX};
@@ -12,6 +14,8 @@ use crate::world::{DEAD, SHORT_LEASE, SOON, Server, World, eventually};
 on_the_installed_server!(
     daisi_killed_at_random_loses_and_doubles_nothing,
     postgresql_killed_at_random_loses_and_doubles_nothing,
+    a_kill_loses_nothing_of_a_stream_that_keeps_by_interest,
+    two_shards_and_two_replicas_write_what_one_would,
     a_drain_under_load_ends_well_and_leaves_the_rest_to_the_next,
 );
 
@@ -80,6 +84,49 @@ fn a_drain_under_load_ends_well_and_leaves_the_rest_to_the_next(server: Server) 
     all_acked(&world);
     balanced(&daisi);
     assert_as_undisturbed(&world, sent.events());
+}
+
+fn two_shards_and_two_replicas_write_what_one_would(server: Server) {
+    let world = World::ingesting(server);
+    let sets = [SHORT_LEASE, ("shards", "2"), ("ingest.connections", "3")];
+    let mut first = Daisi::spawn(&world, &sets);
+    first.ready(READY_MAX);
+    let second = Daisi::spawn(&world, &sets);
+    second.ready(READY_MAX);
+    let load = Load::start(&world, 54, 5_000, RATE);
+    sleep(Duration::from_secs(2));
+    first.kill9();
+    let sent = load.sent();
+    all_acked(&world);
+    balanced(&second);
+    assert_as_undisturbed(&world, sent.events());
+}
+
+fn a_kill_loses_nothing_of_a_stream_that_keeps_by_interest(server: Server) {
+    let mut world = World::ingesting(server);
+    let config = json!({
+        "name": "wa_history_events_stream", "subjects": ["v1.history.*.*"], "retention": "interest",
+        "storage": "file", "num_replicas": 1,
+    });
+    world.client().jetstream("STREAM.CREATE.wa_history_events_stream", &config).unwrap();
+    let mut daisi = Daisi::spawn(&world, &[SHORT_LEASE]);
+    daisi.ready(READY_MAX);
+    // Delivered and not acknowledged when it dies, so that its durable is made anew afterwards.
+    world.stack.postgres.stop();
+    let chat = |id| {
+        format!(
+            r#"{{"chats":[{{"chat_id":"c-{id}","jid":"j","agent_id":"a","phone_number":"1"}}]}}"#
+        )
+    };
+    for id in 0..30 {
+        world.put_bytes("v1.history.chats.ACME", chat(id).as_bytes());
+    }
+    daisi.kill9();
+    world.stack.postgres.start().unwrap();
+    let daisi = Daisi::spawn(&world, &[SHORT_LEASE]);
+    daisi.ready(READY_MAX).ingested(30, SOON);
+    assert_eq!(world.sql("SELECT count(*) FROM daisi_acme.chats"), "30");
+    assert_eq!(world.stream_config("wa_history_events_stream")["retention"], "interest");
 }
 
 fn all_acked(world: &World) {

@@ -71,11 +71,6 @@ impl Load {
     pub fn sent(self) -> Sent {
         self.0.join().expect("the load gets through")
     }
-
-    /// Is it still under way?
-    pub fn runs(&self) -> bool {
-        !self.0.is_finished()
-    }
 }
 
 // Without message ids: the streams hold what was sent, copies and all.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::change::message;
 use crate::daisi::{Daisi, READY_MAX};
-use crate::world::{DEAD, OUTPUT, SOON, Server, World};
+use crate::world::{DEAD, OUTPUT, SHORT_LEASE, SOON, Server, World, eventually};
 
 on_each_server!(every_kind_of_event_becomes_its_rows);
 
@@ -20,6 +20,7 @@ on_the_installed_server!(
     companies_live_in_schemas_of_their_own,
     streams_that_exist_keep_what_the_operator_chose,
     both_stages_run_side_by_side,
+    a_post_scan_that_is_due_is_done_and_months_ahead_are_made,
 );
 
 /// An event of each kind, in an order in which each finds what it needs.
@@ -288,4 +289,39 @@ fn both_stages_run_side_by_side(server: Server) {
     daisi.not_ready("postgres", SOON);
     world.put(&[message("ACME", "m-2", 2)]);
     daisi.settled(2, SOON);
+}
+
+fn a_post_scan_that_is_due_is_done_and_months_ahead_are_made(server: Server) {
+    let world = World::ingesting(server);
+    let mut daisi = Daisi::spawn(&world, &[("ingest.post_scan_delay", "1s")]);
+    daisi.ready(READY_MAX);
+    for (kind, body) in [
+        (
+            "contacts",
+            r#"{"contacts":[{"chat_id":"c-1","phone_number":"6211","company_id":"ACME","agent_id":"a","push_name":"P"}]}"#,
+        ),
+        (
+            "messages",
+            r#"{"messages":[{"message_id":"h-1","chat_id":"c-1","jid":"j","flow":"IN","company_id":"ACME","agent_id":"a","from_phone":"+62 11","message_timestamp":1735000000}],"is_last_batch":true,"agent_id":"a"}"#,
+        ),
+    ] {
+        world.put_bytes(&format!("v1.history.{kind}.ACME"), body.as_bytes());
+    }
+    daisi.ingested(2, SOON);
+    assert_eq!(world.sql("SELECT origin, first_message_id FROM daisi_acme.contacts"), "|");
+    // Due for nobody who is alive; and a month is missing.
+    daisi.kill9();
+    let next =
+        "to_char(date_trunc('month', now()) + interval '1 month', '\"messages_y\"YYYY\"m\"MM')";
+    let next = world.sql(&format!("SELECT {next}"));
+    world.sql(&format!("DROP TABLE daisi_acme.{next}"));
+    let _daisi = Daisi::spawn(&world, &[SHORT_LEASE]);
+    let origin = "SELECT origin, tags, first_message_id FROM daisi_acme.contacts";
+    eventually("the scan is done", READY_MAX, || world.sql(origin) == "DirectChat|Onboarded|h-1");
+    let month = format!("SELECT to_regclass('daisi_acme.{next}') IS NOT NULL");
+    eventually("the month is there", SOON, || world.sql(&month) == "t");
+    assert_eq!(
+        world.sql("SELECT message_id, phone_number FROM daisi_acme.onboarding_log"),
+        "h-1|6211"
+    );
 }

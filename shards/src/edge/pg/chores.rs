@@ -1,7 +1,7 @@
 //! What has to be done in PostgreSQL from time to time, whether events come or not: post-scans that are due
-//! (contract `ingest.md` 5.9), and the partitions of the coming months (4.3). Invariants: one replica at a time
-//! does it, by an advisory lock; one company's trouble keeps it from no other; what is not done now is still
-//! due at the next round.
+//! (contract `ingest.md` 5.9), and the partitions of the coming months (4.3). Invariants: one replica at a
+//! time does it, by an advisory lock; one company's trouble keeps it from no other; what is not done now is
+//! still due at the next round.
 //!
 //! It has a connection of its own, and only while it works: a scan or a new partition takes long.
 

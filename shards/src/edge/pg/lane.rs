@@ -1,6 +1,6 @@
-//! A shard's connection to PostgreSQL while it writes jobs: connecting, driving, giving jobs back. Invariants:
-//! a write is never dropped half-way except with its connection; a job that was taken comes back, whatever
-//! happens to the connection.
+//! A shard's connection to PostgreSQL while it writes jobs: connecting, driving, giving jobs back.
+//! Invariants: a write is never dropped half-way except with its connection; a job that was taken comes
+//! back, whatever happens to the connection.
 
 use super::connect::{ConnectError, Driver, PgTarget, connect};
 use super::write::{Session, SessionSettings};

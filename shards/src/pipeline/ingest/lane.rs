@@ -2,12 +2,15 @@
 //! one job is under way; what comes back without an outcome goes before everything that came later.
 
 use super::{Job, Waiting};
-use crate::clock::Now;
+use crate::clock::{Now, SEC};
 use crate::domain::retry::Backoff;
 use crate::pipeline::effect::Effect;
 use crate::pipeline::mail::Parcel;
 use crate::pipeline::settings::IngestSettings;
 use std::collections::VecDeque;
+
+/// A write that takes so long is worth a word, and no further event.
+const SLOW: u64 = 5 * SEC;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
@@ -115,13 +118,11 @@ impl Lane {
         self.idle = Some(job);
     }
 
-    /// A write went through the database, and ended something.
-    pub(super) fn worked(&mut self, something_ended: bool) {
-        if something_ended {
-            self.backoff.reset();
-            if self.why.take().is_some() {
-                tracing::info!(lane = self.place, "postgresql takes writes again");
-            }
+    /// The database has answered a write, whatever it said of the events.
+    pub(super) fn worked(&mut self) {
+        self.backoff.reset();
+        if self.why.take().is_some() {
+            tracing::info!(lane = self.place, "postgresql takes writes again");
         }
     }
 
@@ -161,18 +162,28 @@ impl Lane {
                 self.link = Link::Connecting;
                 effects.push_back(Effect::PgConnect { lane: self.place });
             }
-            Link::Open if !self.given_up && self.is_overdue(now, settings) => {
-                self.given_up = true;
-                self.tell("a write is not answered");
-                effects.push_back(Effect::PgClose { lane: self.place });
-            }
-            Link::Down { .. } | Link::Connecting | Link::Open => {}
+            Link::Open => self.tick_open(now, settings, effects),
+            Link::Down { .. } | Link::Connecting => {}
         }
     }
 
-    fn is_overdue(&self, now: Now, settings: &IngestSettings) -> bool {
-        let due = |since: u64| now.mono.saturating_sub(since) >= settings.write_timeout;
-        self.writing_since.is_some_and(due)
+    fn tick_open(&mut self, now: Now, settings: &IngestSettings, effects: &mut VecDeque<Effect>) {
+        let Some(since) = self.writing_since else {
+            // Nothing is left to find out with whether it takes writes again: what was held is given back.
+            // So pull, and see.
+            if self.why.is_some() && self.queue.is_empty() && now.mono >= self.paused_until {
+                self.why = None;
+            }
+            return;
+        };
+        let span = now.mono.saturating_sub(since);
+        if span >= settings.write_timeout && !self.given_up {
+            self.given_up = true;
+            self.tell("a write is not answered");
+            effects.push_back(Effect::PgClose { lane: self.place });
+        } else if span >= SLOW && self.why.is_none() {
+            self.tell("a write is under way for more than 5 s");
+        }
     }
 
     pub(super) fn withdraw(&mut self, is_void: &impl Fn(&Parcel) -> bool, void: &mut Vec<Waiting>) {

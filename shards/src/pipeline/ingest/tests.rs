@@ -16,6 +16,8 @@ use crate::wire::nats::conn::ConnSettings;
 use crate::wire::nats::op::Msg;
 
 const PARTITION: PartitionId = PartitionId(0);
+/// A write that is told of, and not yet given up.
+const SLOW_AND_MORE: u64 = 6 * SEC;
 
 fn stream(name: &str) -> StreamPlan {
     let (name, subjects) = (name.to_owned(), Vec::new());
@@ -279,6 +281,27 @@ fn a_connection_that_is_lost_costs_no_event_its_place() {
     assert!(matches!(bench.effects.pop_front(), Some(Effect::PgConnect { lane: 0 })));
     bench.ingest.on_opened(0);
     assert_eq!(bench.job().1, [1, 2, 3]);
+    bench.balanced();
+}
+
+#[test]
+fn a_lane_that_has_nothing_left_to_try_with_asks_for_more() {
+    let mut bench = Bench::new();
+    bench.admit("A", 1..=2);
+    let (job, _) = bench.job();
+    bench.written(job, vec![Verdict::Open, Verdict::Open], Some("53100"));
+    assert!(bench.ingest.trouble().is_some());
+    bench.with(|ingest, cx| ingest.cancel(PARTITION, Epoch(2), cx));
+    bench.pass(SEC);
+    assert_eq!(bench.ingest.trouble(), None, "else nothing would ever be pulled again");
+    // The same if it was given back while it was being written.
+    bench.admit_one("A", 1, 2, 0);
+    let (job, _) = bench.job();
+    bench.pass(SLOW_AND_MORE);
+    assert!(bench.ingest.trouble().is_some());
+    bench.with(|ingest, cx| ingest.cancel(PARTITION, Epoch(3), cx));
+    bench.written(job, vec![applied()], None);
+    assert_eq!((bench.ingest.trouble(), bench.ingest.open()), (None, 0));
     bench.balanced();
 }
 
