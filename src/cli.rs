@@ -9,6 +9,8 @@ use loadtest::load::LoadArgs;
 
 use crate::config::plan::{Plan, PlanError};
 use crate::config::{Config, Problem, Sources, reference};
+use crate::dlq::DlqCommand;
+use crate::exhausted::ExhaustedCommand;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -24,6 +26,8 @@ Examples:
   daisi --config daisi.toml doctor              what this host and the servers lack
   daisi --config daisi.toml --set log.level=debug run
   daisi migrate --all --dry-run                 what an upgrade would do to the companies' schemas
+  daisi dlq retry --all --company ACME --dry-run  what would be sent again of a company's dead letters
+  daisi exhausted list --all                    events that were given up
   NATS_URL=nats://nats:4222 REDIS_URL=redis://redis:6379 daisi run";
 
 /// How a process ended. The numbers are an interface: scripts and service managers read them.
@@ -79,6 +83,12 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Bring schemas of companies in PostgreSQL up to this release; a running daisi does so by itself.
     Migrate(MigrateArgs),
+    /// List, show, send again or drop dead letters.
+    #[command(subcommand)]
+    Dlq(DlqCommand),
+    /// List, show, send again or close events that were given up.
+    #[command(subcommand)]
+    Exhausted(ExhaustedCommand),
     /// Check, show or explain the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use daisi::cli::{self, Cli, Command, Exit};
-use daisi::{demo, doctor, host, load, migrate, process};
+use daisi::{demo, dlq, doctor, exhausted, host, load, migrate, process};
 use loadtest::load::with_old_flags;
 
 #[global_allocator]
@@ -32,6 +32,8 @@ fn dispatch(cli: &Cli) -> Exit {
         Command::Load(args) => load::main(&cli.global, args),
         Command::Doctor(args) => doctor::main(&cli.global, *args),
         Command::Migrate(args) => migrate::main(&cli.global, args),
+        Command::Dlq(command) => dlq::main(&cli.global, command),
+        Command::Exhausted(command) => exhausted::main(&cli.global, command),
         Command::Config(command) => cli::config(&cli.global, *command),
         Command::Version => cli::version(),
     }

@@ -68,7 +68,8 @@ async fn migrate_all(dsn: &str, args: &MigrateArgs) -> Result<Exit, String> {
     Ok(if failed == 0 { printed } else { Exit::Failed })
 }
 
-async fn open(dsn: &str) -> Result<Client, String> {
+/// A connection, as the connection string says.
+pub(crate) async fn open(dsn: &str) -> Result<Client, String> {
     let tls = crate::tls::client_config(&TlsPlan::default())?;
     let config = connect::parse(dsn).map_err(|error| describe(&error))?;
     let connected = config.connect(PgTls::new(Arc::new(tls), "")).await;

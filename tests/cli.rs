@@ -56,6 +56,23 @@ fn doctor_answers_in_json_and_fails_where_no_server_listens() {
 }
 
 #[test]
+fn commands_for_dead_letters_tell_a_missing_server_from_a_wrong_line() {
+    // Port 1 of loopback: nothing listens there.
+    let nowhere =
+        [("NATS_URL", "nats://127.0.0.1:1"), ("POSTGRES_DSN", "host=127.0.0.1 port=1 user=u")];
+    check(&["dlq", "list"], &nowhere, 1, "", "NATS: 127.0.0.1:1");
+    check(&["dlq", "retry"], &nowhere, 2, "", "<SEQ|--all>");
+    check(&["dlq", "retry", "0"], &nowhere, 2, "", "0");
+    check(&["dlq", "list", "--company", "a.b"], &nowhere, 2, "", "no company id");
+    check(&["dlq", "list", "--subject", "a..b"], &nowhere, 2, "", "empty token");
+    check(&["dlq", "list", "--older", "soon"], &nowhere, 2, "", "30m, 2h, 7d");
+    check(&["exhausted", "list", "--all"], &nowhere, 1, "", "error connecting");
+    check(&["exhausted", "list", "--all"], &[], 2, "", "postgres.dsn is not set");
+    check(&["exhausted", "show", "1"], &nowhere, 2, "", "--company");
+    check(&["exhausted", "retry", "--help"], &[], 0, "NEWER", "");
+}
+
+#[test]
 fn load_prints_the_same_events_twice_and_takes_the_old_testers_options() {
     let lines = daisi(&["load", "--print", "--count", "50", "--subjects", "all"], &[]);
     assert_eq!(lines.status.code(), Some(0));

@@ -16,12 +16,15 @@ const DEPLOYED: [&str; 4] = [
     "deploy/systemd/daisi.service",
 ];
 /// Begins of metric names.
-const FAMILIES: [&str; 4] = ["cdc_consumer_", "daisi_cdc_", "daisi_shard_", "daisi_build_"];
+const FAMILIES: [&str; 5] =
+    ["cdc_consumer_", "daisi_cdc_", "daisi_ingest_", "daisi_shard_", "daisi_build_"];
+/// Where they are made.
+const MADE: [&str; 2] = ["src/control/metrics.rs", "src/control/metrics/ingest.rs"];
 const SUFFIXES: [&str; 3] = ["_bucket", "_sum", "_count"];
 
 #[test]
 fn alerts_dashboard_and_manual_name_metrics_that_exist() {
-    let real = metrics_of(&read("src/control/metrics.rs"));
+    let real = made();
     assert!(real.len() > 20, "only {real:?}");
     for path in WRITTEN {
         for name in metrics_of(&read(path)) {
@@ -35,9 +38,12 @@ fn alerts_dashboard_and_manual_name_metrics_that_exist() {
 #[test]
 fn the_manual_names_every_metric() {
     let told = metrics_of(&read("docs/operations.md"));
-    let missing: Vec<String> =
-        metrics_of(&read("src/control/metrics.rs")).difference(&told).cloned().collect();
+    let missing: Vec<String> = made().difference(&told).cloned().collect();
     assert!(missing.is_empty(), "docs/operations.md does not explain {missing:?}");
+}
+
+fn made() -> BTreeSet<String> {
+    MADE.iter().flat_map(|path| metrics_of(&read(path))).collect()
 }
 
 #[test]

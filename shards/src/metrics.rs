@@ -151,6 +151,68 @@ pub struct TableFigures {
     pub processing: Histogram,
 }
 
+/// Kinds of ingest events with counters of their own; the one behind them stands for what is none.
+pub const KIND_UNKNOWN: usize = 10;
+
+/// Figures of the ingest stage.
+#[derive(Debug, Default)]
+pub struct IngestFigures {
+    /// Events taken over by this shard as owner.
+    pub pulled: Counter,
+    /// Events given back unfinished, to be read again.
+    pub returned: Counter,
+    /// By kind, then by [`Outcome`].
+    pub outcomes: [[Counter; 4]; KIND_UNKNOWN + 1],
+    /// Dead letters by reason, in the order of `pipeline::ingest_reason_labels`.
+    pub reasons: [Counter; REASONS_MAX],
+    /// Of the duplicates: events whose rows held a newer state.
+    pub stale: Counter,
+    /// Messages whose time is likely to be in milliseconds.
+    pub suspicious: Counter,
+    /// Writes, whatever came of them.
+    pub batches: Counter,
+    /// Events in them.
+    pub batch_events: Counter,
+    /// Writes that the database could not take.
+    pub away: Counter,
+    /// Connections made to PostgreSQL.
+    pub connects: Counter,
+    /// Events held by this shard as owner.
+    pub in_flight: Gauge,
+    /// Connections that are open.
+    pub lanes: Gauge,
+    /// Companies whose events wait.
+    pub held: Gauge,
+    /// From taking a batch to its end.
+    pub write: Histogram,
+    /// From receipt to COMMIT.
+    pub latency: Histogram,
+}
+
+/// What the retries of dead letters count.
+#[derive(Debug, Default)]
+pub struct DlqFigures {
+    /// Letters that have left the stream, by [`Outcome`]: their events are committed, or were done before, or
+    /// stand among the exhausted ones.
+    pub outcomes: [Counter; 4],
+    /// Letters taken over by this shard as owner, again at each try.
+    pub pulled: Counter,
+    /// Tries that failed.
+    pub failed: Counter,
+    /// Letters that stay in the stream for a later try.
+    pub later: Counter,
+    /// Letters that are being tried.
+    pub in_flight: Gauge,
+}
+
+impl IngestFigures {
+    /// Events with this outcome, over all kinds.
+    #[must_use]
+    pub fn outcome(&self, outcome: Outcome) -> u64 {
+        self.outcomes.iter().map(|kind| kind[outcome as usize].get()).sum()
+    }
+}
+
 /// A count under a name that came from outside.
 #[derive(Debug)]
 pub struct Named {
@@ -250,6 +312,10 @@ pub struct ShardFigures {
     pub publish: Histogram,
     /// From claim to its reply.
     pub claim: Histogram,
+    /// The ingest stage.
+    pub ingest: IngestFigures,
+    /// The retries of dead letters.
+    pub dlq: DlqFigures,
 }
 
 impl ShardFigures {

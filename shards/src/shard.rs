@@ -8,6 +8,8 @@ use crate::edge::Clock;
 use crate::edge::inbox::Inbox;
 use crate::edge::link::{Link, Received};
 use crate::edge::mailbox::{Ears, PostOffice};
+use crate::edge::pg::chores::{Chores, chores};
+use crate::edge::pg::lane::{Lane, News, PgPlan};
 use crate::edge::target::{Address, NatsTarget, RedisTarget};
 use crate::id::{PartitionId, ShardId};
 use crate::metrics::ShardFigures;
@@ -17,7 +19,7 @@ use bytes::BytesMut;
 use crossbeam_channel::{Receiver, Sender};
 use futures_lite::future::poll_fn;
 use glommio::timer::Timer;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,9 +34,6 @@ pub const READ_MAX: usize = 256 * 1024;
 const TURNS_MAX: u32 = 16;
 /// How often the control thread is told how we are.
 const STATUS_EVERY: u64 = 100 * MS;
-/// Panics at one event after which it is no longer looked at.
-const PANICS_MAX: u32 = 2;
-
 /// What the control thread wants of a shard.
 #[derive(Debug)]
 pub enum Command {
@@ -58,7 +57,7 @@ pub enum Notice {
 }
 
 /// What a shard is made from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ShardPlan {
     /// For its pipeline.
     pub settings: Settings,
@@ -66,6 +65,8 @@ pub struct ShardPlan {
     pub nats: NatsTarget,
     /// The Redis server.
     pub redis: RedisTarget,
+    /// PostgreSQL, where a stage needs it.
+    pub postgres: Option<PgPlan>,
     /// Core to be pinned to; `None` leaves the choice to the kernel.
     pub core: Option<usize>,
     /// How long to spin before parking.
@@ -98,6 +99,9 @@ enum Socket {
 struct Turn {
     nats: Option<io::Result<Arrived>>,
     redis: Option<io::Result<Arrived>>,
+    postgres: Vec<(u16, News)>,
+    /// A lane panicked.
+    panic: Option<Panic>,
     mail: bool,
     tick: bool,
     /// The socket has taken everything, and the pipeline has more.
@@ -112,7 +116,8 @@ enum Arrived {
 
 impl Turn {
     fn is_empty(&self) -> bool {
-        self.nats.is_none() && self.redis.is_none() && !(self.mail || self.tick || self.more)
+        let nothing = self.nats.is_none() && self.redis.is_none() && self.postgres.is_empty();
+        nothing && self.panic.is_none() && !(self.mail || self.tick || self.more)
     }
 }
 
@@ -126,6 +131,9 @@ pub struct Shard {
     redis: Socket,
     nats_inbox: Inbox,
     redis_inbox: Inbox,
+    lanes: Vec<Lane>,
+    /// The first shard does those of the process.
+    chores: Option<Chores>,
     scratch: Box<[u8]>,
     ears: Ears,
     timer: Timer,
@@ -135,7 +143,9 @@ pub struct Shard {
     credentials: Option<Credentials>,
     /// Letters that found their lane full, in order, by receiver.
     backlog: Vec<VecDeque<Mail>>,
-    panics: HashMap<(PartitionId, u64), u32>,
+    panics: Quarantine,
+    /// What each lane writes, should it panic.
+    writing: Vec<Vec<(PartitionId, u64)>>,
     status_at: u64,
     /// Turns since the executor last looked at its ring.
     turns: u32,
@@ -155,6 +165,8 @@ impl Shard {
             Pipeline::new(plan.settings.clone(), figures, seed, epoch, Quarantine::new());
         let backlog = ports.post.shards().map(|_| VecDeque::new()).collect();
         let address = plan.nats.seeds[0].clone();
+        let lanes = plan.settings.ingest.as_ref().map_or(0, |ingest| ingest.connections);
+        let chores = chores_of(&plan, Clock::default());
         let seeds_next = fastrand::usize(..plan.nats.seeds.len());
         Self {
             plan,
@@ -165,6 +177,8 @@ impl Shard {
             redis: Socket::Closed,
             nats_inbox: Inbox::new(READ_MAX),
             redis_inbox: Inbox::new(READ_MAX / 4),
+            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            chores,
             scratch: vec![0; READ_MAX].into_boxed_slice(),
             ears,
             timer: Timer::new(Duration::from_nanos(TICK)),
@@ -173,7 +187,8 @@ impl Shard {
             address,
             credentials: None,
             backlog,
-            panics: HashMap::new(),
+            panics: Quarantine::new(),
+            writing: vec![Vec::new(); usize::from(lanes)],
             status_at: 0,
             turns: 0,
             rung: false,
@@ -187,7 +202,7 @@ impl Shard {
             let turn = poll_fn(|cx| self.poll_turn(cx)).await;
             let now = self.clock.now();
             let handled = catch_unwind(AssertUnwindSafe(|| self.handle(now, turn)));
-            if let Err(panic) = handled {
+            if let Err(panic) = handled.and_then(|panic| panic.map_or(Ok(()), Err)) {
                 self.start_over(now, panic.as_ref());
             }
             self.perform(now);
@@ -210,6 +225,20 @@ impl Shard {
         turn.nats = poll_socket(nats, cx, scratch, nats_inbox, Some(pipeline.nats_out()));
         let redis_out = pipeline.redis_is_due().then(|| pipeline.redis_out());
         turn.redis = poll_socket(redis, cx, scratch, redis_inbox, redis_out);
+        let Self { lanes, chores, writing, panics, .. } = self;
+        for (place, lane) in lanes.iter_mut().enumerate() {
+            let number = u16::try_from(place).unwrap_or(u16::MAX);
+            while let Some(news) = caught(&mut turn.panic, || lane.poll(cx)).flatten() {
+                turn.postgres.push((number, news));
+            }
+            if turn.panic.is_some() {
+                writing[place].drain(..).for_each(|at| *panics.entry(at).or_default() += 1);
+                return Poll::Ready(turn);
+            }
+        }
+        if let Some(chores) = chores {
+            let _never_ready = caught(&mut turn.panic, || chores.as_mut().poll(cx));
+        }
         turn.more = had_output && pipeline.nats_out().is_empty() && pipeline.has_more();
         turn.mail = std::mem::take(&mut self.rung) | self.ears.poll_rung(cx).is_ready();
         if Pin::new(&mut self.timer).poll(cx).is_ready() {
@@ -224,12 +253,19 @@ impl Shard {
         Poll::Ready(turn)
     }
 
-    fn handle(&mut self, now: Now, turn: Turn) {
+    // The panic of a lane, if there was one: what it held is lost with it.
+    fn handle(&mut self, now: Now, turn: Turn) -> Option<Panic> {
+        if turn.panic.is_some() {
+            return turn.panic;
+        }
         if let Some(event) = turn.nats {
             self.on_nats(now, event);
         }
         if let Some(event) = turn.redis {
             self.on_redis(now, event);
+        }
+        for (lane, news) in turn.postgres {
+            self.on_postgres(now, lane, news);
         }
         if turn.mail {
             self.take_mail(now);
@@ -239,6 +275,15 @@ impl Shard {
             self.tell_status(now);
         }
         self.pipeline.flush(now);
+        None
+    }
+
+    fn on_postgres(&mut self, now: Now, lane: u16, news: News) {
+        match news {
+            News::Opened => self.pipeline.handle(now, Input::PgOpened(lane)),
+            News::Written(job) => self.pipeline.handle(now, Input::PgWritten(lane, job)),
+            News::Closed(why) => self.pipeline.handle(now, Input::PgClosed(lane, &why)),
+        }
     }
 
     fn on_nats(&mut self, now: Now, event: io::Result<Arrived>) {
@@ -350,6 +395,26 @@ impl Shard {
                     self.redis = Socket::Closed;
                     self.redis_inbox.clear();
                 }
+                Effect::PgConnect { lane } => {
+                    if let (Some(plan), Some(lane)) = self.lane(lane) {
+                        lane.connect(plan);
+                    }
+                }
+                Effect::PgClose { lane } => {
+                    if let (_, Some(lane)) = self.lane(lane) {
+                        lane.close("closed by us, to be opened anew");
+                    }
+                }
+                Effect::PgWrite { lane, job } => {
+                    let clock = self.clock;
+                    if let Some(writing) = self.writing.get_mut(usize::from(lane)) {
+                        writing.clear();
+                        writing.extend(job.places());
+                    }
+                    if let (Some(plan), Some(lane)) = self.lane(lane) {
+                        lane.write(job, plan, clock);
+                    }
+                }
                 Effect::Mail { to, mail } => self.backlog[usize::from(to.0)].push_back(mail),
                 Effect::Drained => {
                     let _gone = self.ports.notices.send(Notice::Drained(self.plan.settings.shard));
@@ -357,6 +422,10 @@ impl Shard {
             }
         }
         self.post_backlog();
+    }
+
+    fn lane(&mut self, lane: u16) -> (Option<&PgPlan>, Option<&mut Lane>) {
+        (self.plan.postgres.as_ref(), self.lanes.get_mut(usize::from(lane)))
     }
 
     fn post_backlog(&mut self) {
@@ -412,14 +481,15 @@ impl Shard {
         if let Some(place) = suspect {
             *self.panics.entry(place).or_default() += 1;
         }
-        let guilty = self.panics.iter().filter(|(_, count)| **count >= PANICS_MAX);
-        let quarantine = guilty.map(|(place, _)| *place).collect();
+        let quarantine = self.panics.clone();
         let epoch = self.pipeline.epoch_next();
         let figures = Arc::clone(&self.ports.figures);
         let settings = self.plan.settings.clone();
         let seed = fastrand::u64(..);
         self.pipeline = Pipeline::new(settings, figures, seed, epoch, quarantine);
         (self.nats, self.redis) = (Socket::Closed, Socket::Closed);
+        self.lanes.iter_mut().for_each(|lane| *lane = Lane::default());
+        self.chores = chores_of(&self.plan, self.clock);
         self.nats_inbox.clear();
         self.redis_inbox.clear();
         self.backlog.iter_mut().for_each(VecDeque::clear);
@@ -438,6 +508,18 @@ impl Shard {
             lane.push_back(Mail::Lost { shard });
         }
     }
+}
+
+fn chores_of(plan: &ShardPlan, clock: Clock) -> Option<Chores> {
+    let postgres = plan.postgres.as_ref().filter(|_| plan.settings.shard == ShardId(0));
+    postgres.map(|postgres| chores(postgres.clone(), clock))
+}
+
+type Panic = Box<dyn std::any::Any + Send>;
+
+/// What `call` returns, unless it panics.
+fn caught<T>(panic: &mut Option<Panic>, call: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|text| *panic = Some(text)).ok()
 }
 
 fn poll_socket(

@@ -11,6 +11,8 @@ pub enum Meaning {
     Key(&'static str),
     /// The value of that key; `0` stands for its default.
     KeyZeroDefault(&'static str),
+    /// The value of that key, in minutes.
+    KeyMinutes(&'static str),
     /// A port: daisi listens on loopback there.
     MetricsPort,
     /// Nothing any more, for this reason.
@@ -30,6 +32,9 @@ const fn legacy(name: &'static str, meaning: Meaning) -> Legacy {
     Legacy { name, meaning }
 }
 
+const CONSUMER: Meaning = Meaning::Obsolete(
+    "one consumer a stream takes the place of one a company; see `ingest.consumer`",
+);
 const POOL: Meaning = Meaning::Obsolete("shards take the place of the worker pool; see `shards`");
 
 /// All of them; where several set one key, the later one wins.
@@ -52,6 +57,22 @@ pub const LEGACY: &[Legacy] = &[
     legacy("JS_ACK_WAIT", Meaning::KeyZeroDefault("cdc.ack_wait")),
     legacy("JS_MAX_DELIVER", Meaning::KeyZeroDefault("cdc.retry_attempts")),
     legacy("JS_MAX_ACK_PENDING", Meaning::KeyZeroDefault("cdc.max_ack_pending")),
+    legacy("DATABASE_POSTGRESDSN", Meaning::Key("postgres.dsn")),
+    legacy("LOGLEVEL", Meaning::Key("log.level")),
+    legacy("SERVER_PORT", Meaning::MetricsPort),
+    legacy("NATS_REALTIME_STREAM", Meaning::Key("ingest.stream")),
+    legacy("NATS_HISTORICAL_STREAM", Meaning::Key("ingest.history_stream")),
+    legacy("NATS_DLQSTREAM", Meaning::Key("cdc.dlq_stream")),
+    legacy("NATS_DLQSUBJECT", Meaning::Key("cdc.dlq_subject")),
+    legacy("NATS_DLQBASEDELAYMINUTES", Meaning::KeyMinutes("dlq.retry_delay_min")),
+    legacy("NATS_DLQMAXDELAYMINUTES", Meaning::KeyMinutes("dlq.retry_delay_max")),
+    legacy("NATS_DLQACKWAIT", Meaning::Key("dlq.ack_wait")),
+    legacy("NATS_DLQMAXACKPENDING", Meaning::Key("dlq.max_ack_pending")),
+    legacy("NATS_DLQWORKERS", POOL),
+    legacy("NATS_REALTIME_CONSUMER", CONSUMER),
+    legacy("NATS_HISTORICAL_CONSUMER", CONSUMER),
+    legacy("NATS_REALTIME_GROUP", CONSUMER),
+    legacy("NATS_HISTORICAL_GROUP", CONSUMER),
     legacy("WORKERS", POOL),
     legacy("WORKERS_MULTIPLIER", POOL),
     legacy("MIN_WORKERS", POOL),
@@ -140,7 +161,7 @@ pub fn legacy_names(path: &str) -> impl Iterator<Item = &'static str> {
 
 fn sets(meaning: Meaning, path: &str) -> bool {
     match meaning {
-        Meaning::Key(key) | Meaning::KeyZeroDefault(key) => key == path,
+        Meaning::Key(key) | Meaning::KeyZeroDefault(key) | Meaning::KeyMinutes(key) => key == path,
         Meaning::MetricsPort => path == "control.listen",
         Meaning::Obsolete(_) => false,
     }
@@ -180,7 +201,9 @@ mod tests {
     #[test]
     fn every_old_variable_names_a_key_that_exists() {
         for old in LEGACY {
-            if let Meaning::Key(path) | Meaning::KeyZeroDefault(path) = old.meaning {
+            if let Meaning::Key(path) | Meaning::KeyZeroDefault(path) | Meaning::KeyMinutes(path) =
+                old.meaning
+            {
                 assert!(super::super::keys::find(path).is_some(), "{}", old.name);
             }
         }

@@ -255,6 +255,11 @@ impl Config {
                     self.set(index, Raw::Text(value.to_owned()), origin);
                 }
             }
+            Meaning::KeyMinutes(path) => {
+                if let Some(index) = place(path) {
+                    self.set(index, Raw::Text(format!("{value}m")), origin);
+                }
+            }
             Meaning::MetricsPort => {
                 if let Some(index) = place("control.listen") {
                     self.set(index, Raw::Text(format!("127.0.0.1:{value}")), origin);

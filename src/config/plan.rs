@@ -23,6 +23,10 @@ pub use shards::wire::nats::auth::{Credentials, Secret};
 pub enum Stage {
     /// Row changes become events for browsers.
     Cdc,
+    /// Chat events become rows of PostgreSQL.
+    Ingest,
+    /// Dead letters of chat events are tried again.
+    Dlq,
 }
 
 /// Everything the process needs to know.
@@ -40,8 +44,14 @@ pub struct Plan {
     pub redis: RedisPlan,
     /// Connection string of PostgreSQL, if there is one.
     pub postgres_dsn: Option<Secret>,
+    /// Connect to ready, for each address of PostgreSQL.
+    pub postgres_connect_timeout: Duration,
     /// The `cdc` stage.
     pub cdc: CdcPlan,
+    /// The `ingest` stage.
+    pub ingest: IngestPlan,
+    /// The `dlq` stage.
+    pub dlq: DlqPlan,
     /// Leases of partitions.
     pub lease: LeasePlan,
     /// The control thread.
@@ -228,6 +238,79 @@ pub struct CdcPlan {
     pub dlq_subject: String,
     /// Largest original embedded in a dead letter, bytes.
     pub dlq_payload_bytes_max: usize,
+}
+
+/// A source stream of the `ingest` stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IngestSource {
+    /// The stream.
+    pub stream: String,
+    /// Durable consumer.
+    pub consumer: String,
+    /// Age limit if created.
+    pub max_age: Duration,
+    /// Size limit if created, bytes.
+    pub bytes_max: u64,
+}
+
+/// The `ingest` stage.
+#[derive(Clone, Debug)]
+pub struct IngestPlan {
+    /// The seven realtime events.
+    pub realtime: IngestSource,
+    /// The three history events.
+    pub history: IngestSource,
+    /// Add missing subjects to existing streams.
+    pub extend_stream: bool,
+    /// Redelivery time.
+    pub ack_wait: Duration,
+    /// Delivered and not acked, a stream.
+    pub max_ack_pending: usize,
+    /// Held between receipt and ack, a stream.
+    pub max_in_flight: usize,
+    /// Held between receipt and ack, a stream, bytes.
+    pub in_flight_bytes_max: usize,
+    /// Events a transaction.
+    pub batch_max: usize,
+    /// Bytes of events a transaction.
+    pub batch_bytes_max: usize,
+    /// Connections a shard.
+    pub connections: u16,
+    /// PostgreSQL gives up a statement.
+    pub statement_timeout: Duration,
+    /// A statement gives up waiting for a lock.
+    pub lock_timeout: Duration,
+    /// Prepared statements a connection.
+    pub statements_max: usize,
+    /// Folder of schemas put in place of the built-in ones.
+    pub schemas: Option<PathBuf>,
+    /// Publication that new tables join.
+    pub publication: Option<String>,
+    /// Does an absent count reset the stored one?
+    pub absent_unread_resets: bool,
+    /// Last batch of a history to its post-scan.
+    pub post_scan_delay: Duration,
+    /// Difference of clocks.
+    pub clock_skew: Duration,
+}
+
+/// The `dlq` stage.
+#[derive(Clone, Debug)]
+pub struct DlqPlan {
+    /// Durable consumer.
+    pub consumer: String,
+    /// Tries before a letter is given up.
+    pub max_retries: u64,
+    /// Delay after the first try.
+    pub delay_min: Duration,
+    /// The largest delay.
+    pub delay_max: Duration,
+    /// Redelivery time of a letter that is being tried.
+    pub ack_wait: Duration,
+    /// Delivered and not acked.
+    pub max_ack_pending: usize,
+    /// Being tried at once.
+    pub max_in_flight: usize,
 }
 
 /// Leases of partitions.

@@ -121,6 +121,7 @@ fn legacy_table(out: &mut String) {
             Meaning::KeyZeroDefault(path) => {
                 (format!("`{path}`"), "0 stands for the default".to_owned())
             }
+            Meaning::KeyMinutes(path) => (format!("`{path}`"), "in minutes".to_owned()),
             Meaning::MetricsPort => {
                 ("`control.listen`".to_owned(), "a port, on loopback; said at start".to_owned())
             }

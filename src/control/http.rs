@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::Board;
-use super::view::{DependencyState, ShardSnapshot, ShardStatus};
+use super::view::{DependencyState, IngestSnapshot, ShardSnapshot, ShardStatus};
 
 /// Prometheus text format, version 0.0.4: what the encoder of the `prometheus` crate writes.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -110,7 +110,26 @@ struct ShardPage {
     lag_seconds: f64,
     pulled: u64,
     outcomes: BTreeMap<&'static str, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ingest: Option<IngestPage>,
     dependencies: Vec<DependencyPage>,
+}
+
+/// The ingest stage of a shard.
+#[derive(Serialize)]
+struct IngestPage {
+    pulled: u64,
+    in_flight: u64,
+    outcomes: BTreeMap<&'static str, u64>,
+    connections: u64,
+    /// Companies whose events cannot be written now, and why; some of them.
+    held: Vec<HeldPage>,
+}
+
+#[derive(Serialize)]
+struct HeldPage {
+    company: String,
+    cause: String,
 }
 
 #[derive(Serialize)]
@@ -128,6 +147,15 @@ impl From<(ShardStatus, ShardSnapshot)> for ShardPage {
         for event in &snapshot.events {
             *outcomes.entry(event.outcome.as_str()).or_default() += event.count;
         }
+        let held = status.held.into_iter().map(|(company, cause)| HeldPage { company, cause });
+        let ingest = snapshot.ingest.map(|ingest| {
+            let mut outcomes = BTreeMap::new();
+            for (_, outcome, count) in &ingest.events {
+                *outcomes.entry(outcome.as_str()).or_default() += count;
+            }
+            let IngestSnapshot { pulled, in_flight, lanes: connections, .. } = ingest;
+            IngestPage { pulled, in_flight, outcomes, connections, held: held.collect() }
+        });
         let dependencies = status.dependencies.into_iter().map(|dependency| {
             let (state, cause) = match dependency.state {
                 DependencyState::Up => ("up", None),
@@ -152,6 +180,7 @@ impl From<(ShardStatus, ShardSnapshot)> for ShardPage {
             lag_seconds: status.lag.as_secs_f64(),
             pulled: snapshot.pulled,
             outcomes,
+            ingest,
             dependencies: dependencies.collect(),
         }
     }
@@ -187,6 +216,7 @@ mod tests {
                 partitions: vec![0],
                 in_flight: 4,
                 lag: Duration::from_millis(250),
+                held: Vec::new(),
                 dependencies: vec![Dependency { name: "redis", state: self.0.clone(), since }],
             }
         }

@@ -2,6 +2,8 @@
 //! are the contract's (cdc.md §9), those of the second ours, `daisi_<stage>_<thing>_<unit>`. Invariant: a
 //! series appears at most once, and the number of series is bounded by configuration, not by traffic.
 
+mod ingest;
+
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram as Hdr;
@@ -59,6 +61,7 @@ pub fn encode(
 ) -> Result<String, prometheus::Error> {
     let mut families = contract_families(shards, plan);
     families.extend(our_families(shards, readiness));
+    families.extend(ingest::families(shards));
     families.extend(companies(shards, plan.companies_max));
     families.extend(process.0.collect());
     families.retain(|family| !family.get_metric().is_empty());

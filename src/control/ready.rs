@@ -126,6 +126,7 @@ mod tests {
             partitions: Vec::new(),
             in_flight: 0,
             lag: Duration::ZERO,
+            held: Vec::new(),
             dependencies: vec![redis],
         }
     }

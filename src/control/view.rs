@@ -126,6 +126,60 @@ pub struct CompanyCount {
     pub in_flight: u64,
 }
 
+/// Counters of the ingest stage on one shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IngestSnapshot {
+    /// Events received; redeliveries count again.
+    pub pulled: u64,
+    /// Events given back without an outcome, to be read again.
+    pub returned: u64,
+    /// Events without an outcome yet.
+    pub in_flight: u64,
+    /// Events that have an outcome, by kind.
+    pub events: Vec<(&'static str, Outcome, u64)>,
+    /// Dead letters by reason; those that there are.
+    pub reasons: Vec<(&'static str, u64)>,
+    /// Of the duplicates: events whose rows held a newer state.
+    pub stale: u64,
+    /// Messages whose time is likely to be in milliseconds.
+    pub suspicious: u64,
+    /// Writes.
+    pub batches: u64,
+    /// Events in them.
+    pub batch_events: u64,
+    /// Writes that the database could not take.
+    pub away: u64,
+    /// Connections that are open.
+    pub lanes: u64,
+    /// Companies whose events wait for one to look.
+    pub held: u64,
+    /// Taking a batch to its end.
+    pub write_times: Buckets,
+    /// Receipt to COMMIT.
+    pub latency: Buckets,
+    /// Retries of dead letters.
+    pub letters: LetterCounts,
+}
+
+/// Counters of the retries of dead letters. Received = outcomes + kept + in flight.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LetterCounts {
+    /// Letters received, again at each try.
+    pub pulled: u64,
+    /// Letters whose events are committed.
+    pub committed: u64,
+    /// Letters whose events were done before, or are older than what the rows hold.
+    pub duplicate: u64,
+    /// Letters that are rows of `exhausted_events` now.
+    pub exhausted: u64,
+    /// Letters that stay in the stream for a later try.
+    pub later: u64,
+    /// Tries that failed.
+    pub failed: u64,
+    /// Letters that are being tried.
+    pub in_flight: u64,
+}
+
 /// Counters of one shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShardSnapshot {
@@ -153,6 +207,8 @@ pub struct ShardSnapshot {
     pub redis_times: Buckets,
     /// Columns the old service did not know; empty unless asked for.
     pub unhandled_fields: Vec<UnhandledField>,
+    /// The ingest stage, if it runs.
+    pub ingest: Option<IngestSnapshot>,
     /// Companies of this shard; empty unless asked for.
     pub companies: Vec<CompanyCount>,
     /// Connections made again after a loss.
@@ -202,6 +258,8 @@ pub struct ShardStatus {
     pub in_flight: u64,
     /// Age of the oldest event not yet acked; zero without one.
     pub lag: Duration,
+    /// Companies whose events cannot be written now, and why; some of them.
+    pub held: Vec<(String, String)>,
     /// What it needs.
     pub dependencies: Vec<Dependency>,
 }

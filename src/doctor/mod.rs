@@ -1,7 +1,6 @@
 //! `daisi doctor`: what this host and the servers lack, and the one promise that holds. Invariant: it changes
 //! nothing anywhere, and whatever it finds wrong comes with a remedy.
 
-mod dial;
 mod host;
 mod nats;
 mod postgres;

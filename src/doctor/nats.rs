@@ -1,32 +1,24 @@
 //! What NATS says of itself and of the streams daisi uses. Read only: it asks INFO and STREAM.INFO. Sources:
 //! NATS client protocol; JetStream API; the version floor is that of `ServerVersion`.
 
-use bytes::{Bytes, BytesMut};
 use serde_json::Value;
-use shards::wire::nats::auth::{self, ConnectOptions};
 use shards::wire::nats::info::Info;
-use shards::wire::nats::jetstream::{
-    Api, Request, ResponseError, Retention, ServerVersion, Storage, StreamConfig, StreamInfo,
-    StreamNames, parse_response,
-};
-use shards::wire::nats::{DecodeLimits, ServerOp, decode, encode};
+use shards::wire::nats::jetstream::{Retention, ServerVersion, Storage, StreamConfig, StreamInfo};
 
 use super::Durability;
-use super::dial::Link;
 use super::report::{Area, Finding};
-use crate::config::plan::{AckPolicy, NatsPlan, Plan, ServerAddress};
-
-const INBOX: &[u8] = b"_INBOX.daisi.doctor";
+use crate::config::plan::{AckPolicy, Plan};
+use crate::nats::{Session, SessionError};
 
 pub(super) fn examine(plan: &Plan, findings: &mut Vec<Finding>, durability: &mut Durability) {
     for server in &plan.nats.servers {
-        match Session::open(server, &plan.nats) {
+        match Session::open(server, &plan.nats, "doctor") {
             Ok(mut session) => {
                 let place = format!("{}:{}", server.host, server.port);
                 findings.push(Finding::ok(Area::Nats, "connection", place));
-                server_findings(&session.info, findings);
-                if session.info.jetstream {
-                    session.streams(plan, findings, durability);
+                server_findings(session.info(), findings);
+                if session.info().jetstream {
+                    streams(&mut session, plan, findings, durability);
                 }
             }
             Err(error) => findings.push(Finding::fail(
@@ -69,116 +61,34 @@ fn server_findings(info: &Info, findings: &mut Vec<Finding>) {
     ));
 }
 
-/// A connection past its handshake.
-struct Session {
-    link: Link,
-    info: Info,
-    frame_bytes_max: usize,
-}
-
-impl Session {
-    fn open(server: &ServerAddress, plan: &NatsPlan) -> Result<Self, String> {
-        let mut link = Link::connect(server, plan.connect_timeout)?;
-        if plan.tls.first {
-            link.upgrade(&server.host, &plan.tls)?;
-        }
-        let limits = DecodeLimits { frame_max: plan.frame_bytes_max, ..DecodeLimits::default() };
-        let ServerOp::Info(json) = link.receive(|inbox| decode(inbox, &limits))? else {
-            return Err("the server did not begin with INFO: is it NATS?".to_owned());
-        };
-        let info = Info::parse(&json).map_err(|error| format!("INFO: {error}"))?;
-        let tls = server.tls || info.tls_required || plan.tls.is_wanted();
-        if tls && !plan.tls.first {
-            link.upgrade(&server.host, &plan.tls)?;
-        }
-        let options = ConnectOptions { name: "daisi/doctor".to_owned(), tls, echo: true };
-        let credentials = server.credentials(&plan.credentials).load()?;
-        let json =
-            auth::connect_json(&info, &options, &credentials).map_err(|error| error.to_string())?;
-        let mut session = Self { link, info, frame_bytes_max: plan.frame_bytes_max };
-        session.greet(&json)?;
-        Ok(session)
+fn streams(
+    session: &mut Session,
+    plan: &Plan,
+    findings: &mut Vec<Finding>,
+    durability: &mut Durability,
+) {
+    let cdc = &plan.cdc;
+    let dlq_subject = format!("{}.>", cdc.dlq_subject);
+    let source = session.stream(&cdc.stream);
+    if let Ok(Some(stream)) = &source {
+        findings.extend(source_findings(plan, &stream.config));
     }
-
-    fn greet(&mut self, connect: &str) -> Result<(), String> {
-        let mut out = BytesMut::new();
-        encode::encode_connect(&mut out, connect.as_bytes());
-        encode::encode_sub(&mut out, INBOX, None, 1).map_err(|error| error.to_string())?;
-        encode::encode_ping(&mut out);
-        self.link.send(&out)?;
-        while !matches!(self.next()?, ServerOp::Pong) {}
-        Ok(())
+    let mut looked_at = vec![("source stream", cdc.stream.as_str(), source)];
+    for subject in &cdc.output_subjects {
+        let found = session.stream_of(subject, &cdc.output_stream);
+        looked_at.push(("output stream", &cdc.output_stream, found));
     }
-
-    /// The next operation that is not housekeeping; an error of the server ends the session.
-    fn next(&mut self) -> Result<ServerOp, String> {
-        let limits = DecodeLimits { frame_max: self.frame_bytes_max, ..DecodeLimits::default() };
-        loop {
-            match self.link.receive(|inbox| decode(inbox, &limits))? {
-                ServerOp::Ping => self.link.send(b"PONG\r\n")?,
-                ServerOp::Err(text) => return Err(String::from_utf8_lossy(&text).into_owned()),
-                ServerOp::Info(_) | ServerOp::Ok => {}
-                op => return Ok(op),
-            }
-        }
-    }
-
-    fn ask(&mut self, request: &Request) -> Result<Bytes, String> {
-        let mut out = BytesMut::new();
-        encode::encode_pub(&mut out, request.subject.as_bytes(), Some(INBOX), &request.body)
-            .map_err(|error| error.to_string())?;
-        self.link.send(&out)?;
-        loop {
-            if let ServerOp::Msg(message) = self.next()? {
-                if message.status().is_some() {
-                    return Err("JetStream does not answer for this account".to_owned());
-                }
-                return Ok(message.payload_bytes());
-            }
-        }
-    }
-
-    fn stream(&mut self, name: &str) -> Result<Option<StreamInfo>, String> {
-        let answer = self.ask(&Api::default().stream_info(name))?;
-        match parse_response(&answer) {
-            Ok(stream) => Ok(Some(stream)),
-            Err(ResponseError::Api(error)) if error.err_code == 10059 => Ok(None),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    /// The stream that captures the subject, else the one of that name.
-    fn stream_of(&mut self, subject: &str, name: &str) -> Result<Option<StreamInfo>, String> {
-        let answer = self.ask(&Api::default().stream_names(subject, 0))?;
-        let names: StreamNames = parse_response(&answer).map_err(|error| error.to_string())?;
-        let name = names.streams.first().map_or(name, String::as_str);
-        self.stream(name)
-    }
-
-    fn streams(&mut self, plan: &Plan, findings: &mut Vec<Finding>, durability: &mut Durability) {
-        let cdc = &plan.cdc;
-        let dlq_subject = format!("{}.>", cdc.dlq_subject);
-        let source = self.stream(&cdc.stream);
-        if let Ok(Some(stream)) = &source {
-            findings.extend(source_findings(plan, &stream.config));
-        }
-        let mut looked_at = vec![("source stream", cdc.stream.as_str(), source)];
-        for subject in &cdc.output_subjects {
-            let found = self.stream_of(subject, &cdc.output_stream);
-            looked_at.push(("output stream", &cdc.output_stream, found));
-        }
-        let found = self.stream_of(&dlq_subject, &cdc.dlq_stream);
-        looked_at.push(("dead letters", &cdc.dlq_stream, found));
-        for (role, name, found) in looked_at {
-            findings.extend(stream_findings(role, name, found, durability));
-        }
+    let found = session.stream_of(&dlq_subject, &cdc.dlq_stream);
+    looked_at.push(("dead letters", &cdc.dlq_stream, found));
+    for (role, name, found) in looked_at {
+        findings.extend(stream_findings(role, name, found, durability));
     }
 }
 
 fn stream_findings(
     role: &'static str,
     name: &str,
-    found: Result<Option<StreamInfo>, String>,
+    found: Result<Option<StreamInfo>, SessionError>,
     durability: &mut Durability,
 ) -> Vec<Finding> {
     let stream = match found {
@@ -283,7 +193,7 @@ mod tests {
         assert_eq!(worst(stream(3, Storage::File)), Some(Level::Ok));
         assert_eq!(worst(stream(1, Storage::Memory)), Some(Level::Fail));
         assert_eq!(worst(Ok(None)), Some(Level::Ok));
-        assert_eq!(worst(Err("no".into())), Some(Level::Fail));
+        assert_eq!(worst(Err(SessionError::Refused("no".into()))), Some(Level::Fail));
         assert_eq!(durability.stream_replicas, Some(1));
         assert!(durability.stream_in_memory);
     }

@@ -5,9 +5,9 @@ use bytes::{Bytes, BytesMut};
 use shards::wire::resp::{Reply, decode, encode_command};
 
 use super::Durability;
-use super::dial::Link;
 use super::report::{Area, Finding};
 use crate::config::plan::{Plan, RedisPlan};
+use crate::dial::Link;
 use crate::host;
 
 pub(super) fn examine(plan: &Plan, findings: &mut Vec<Finding>, durability: &mut Durability) {

@@ -5,23 +5,46 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::shards::clock::MS;
 use ::shards::domain::cdc::{CdcRules, CdcSettings as RuleSettings, EnvelopeRule};
+use ::shards::edge::pg::connect::{self, PgTarget};
+use ::shards::edge::pg::describe;
+use ::shards::edge::pg::lane::PgPlan;
+use ::shards::edge::pg::migrate::Options;
+use ::shards::edge::pg::write::SessionSettings;
 use ::shards::edge::target::{Address, NatsTarget, RedisTarget};
 use ::shards::id::ShardId;
+use ::shards::pipeline::commit::Settings as BatchSettings;
 use ::shards::pipeline::{
-    AckChoice, CdcSettings, LeaseSettings, NatsSettings, RedisSettings, Settings, SourceSettings,
-    StreamPlan,
+    AckChoice, CdcSettings, DlqSettings, IngestSettings, LeaseSettings, NatsSettings,
+    RedisSettings, Settings, SourceSettings, StageName, StreamPlan,
 };
 use ::shards::shard::ShardPlan;
 use ::shards::wire::nats::DecodeLimits;
 use ::shards::wire::nats::conn::ConnSettings;
 
-use crate::config::plan::{AckPolicy, CdcPlan, Envelope, Plan, Secret, ServerAddress, Stage};
-use crate::tls;
+use crate::config::plan::{
+    AckPolicy, CdcPlan, DlqPlan, Envelope, IngestPlan, IngestSource, Plan, Secret, ServerAddress,
+    Stage, TlsPlan,
+};
+use crate::{schemas, tls};
 
 /// Backoff between attempts to connect. The cap is what keeps the resumption after an outage below 2 s.
 const BACKOFF: (u64, u64) = (50 * MS, 1_000 * MS);
 /// Companies whose state a shard keeps at once.
 const COMPANIES_MAX: u32 = 200_000;
+/// Bytes of dead letters that are tried at once: a quarter holds the largest that a server may allow by default.
+const LETTERS_BYTES_MAX: u64 = 16 << 20;
+/// Subjects of the ingest streams: contract ingest.md section 1.1.
+const REALTIME_SUBJECTS: [&str; 7] = [
+    "v1.chats.upsert.*",
+    "v1.chats.update.*",
+    "v1.messages.upsert.*",
+    "v1.messages.update.*",
+    "v1.contacts.upsert.*",
+    "v1.contacts.update.*",
+    "v1.connection.update.*",
+];
+const HISTORY_SUBJECTS: [&str; 3] =
+    ["v1.history.chats.*", "v1.history.messages.*", "v1.history.contacts.*"];
 /// Dead letters of the server's own duplicate window and age: contract ingest.md section 1.2.
 const DLQ_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
@@ -33,6 +56,7 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 pub fn shard_plans(plan: &Plan) -> Result<Vec<ShardPlan>, String> {
     let nats = nats_target(plan)?;
     let redis = redis_target(plan)?;
+    let postgres = pg_plan(plan)?;
     let shards = u16::try_from(plan.shard_cores.len()).map_err(|_| "too many shards".to_owned())?;
     let replica = replica_name();
     (0..shards)
@@ -42,6 +66,7 @@ pub fn shard_plans(plan: &Plan) -> Result<Vec<ShardPlan>, String> {
                 settings: settings(plan, &replica, ShardId(shard), shards)?,
                 nats: nats.clone(),
                 redis: redis.clone(),
+                postgres: postgres.clone(),
                 core: Some(*core),
                 spin: Duration::ZERO,
             })
@@ -52,7 +77,8 @@ pub fn shard_plans(plan: &Plan) -> Result<Vec<ShardPlan>, String> {
 /// Letters that one lane between two shards can hold: all that can be in flight, twice.
 #[must_use]
 pub fn lane_capacity(plan: &Plan) -> usize {
-    2 * plan.cdc.max_in_flight * usize::from(plan.cdc.partitions) + 1024
+    let cdc = plan.cdc.max_in_flight * usize::from(plan.cdc.partitions);
+    2 * (cdc + 2 * plan.ingest.max_in_flight) + 1024
 }
 
 // Unique per start: a lease or a claim of an earlier life is somebody else's. In the order of starts, so that
@@ -95,26 +121,118 @@ fn settings(plan: &Plan, replica: &str, shard: ShardId, shards: u16) -> Result<S
             ttl: ns(plan.lease.ttl),
         },
         cdc: cdc_settings(plan)?,
+        ingest: plan.stages.contains(&Stage::Ingest).then(|| ingest_settings(plan)),
+        dlq: plan.stages.contains(&Stage::Dlq).then(|| dlq_settings(&plan.dlq)),
     })
 }
 
-fn cdc_settings(plan: &Plan) -> Result<CdcSettings, String> {
-    let cdc = &plan.cdc;
-    let stream = |name: &str, subjects: Vec<String>, age, bytes: Option<u64>, window| StreamPlan {
+fn dlq_settings(dlq: &DlqPlan) -> DlqSettings {
+    DlqSettings {
+        consumer: dlq.consumer.clone(),
+        attempts_max: dlq.max_retries,
+        delays: (ns(dlq.delay_min), ns(dlq.delay_max)),
+        ack_wait: ns(dlq.ack_wait),
+        max_ack_pending: count(dlq.max_ack_pending),
+        in_flight_max: count(dlq.max_in_flight),
+        in_flight_bytes_max: LETTERS_BYTES_MAX,
+    }
+}
+
+fn ingest_settings(plan: &Plan) -> IngestSettings {
+    let ingest = &plan.ingest;
+    IngestSettings {
+        realtime: ingest_source(ingest, &ingest.realtime, &REALTIME_SUBJECTS),
+        history: ingest_source(ingest, &ingest.history, &HISTORY_SUBJECTS),
+        companies: plan.companies.clone(),
+        connections: ingest.connections,
+        batch_max: count(ingest.batch_max),
+        batch_bytes_max: ingest.batch_bytes_max as u64,
+        // Several statements, each with its own bound, which PostgreSQL keeps while it answers at all.
+        write_timeout: 2 * ns(ingest.statement_timeout),
+        backoff: BACKOFF,
+        companies_max: COMPANIES_MAX,
+    }
+}
+
+fn ingest_source(ingest: &IngestPlan, source: &IngestSource, subjects: &[&str]) -> SourceSettings {
+    SourceSettings {
+        stage: StageName::Ingest,
+        table: "ingest",
+        stream: source.stream.clone(),
+        plan: stream_plan(
+            &source.stream,
+            subjects.iter().map(|subject| (*subject).to_owned()).collect(),
+            source.max_age,
+            Some(source.bytes_max),
+            DUPLICATE_WINDOW,
+        ),
+        extend: ingest.extend_stream,
+        consumer: source.consumer.clone(),
+        partitions: 1,
+        ack: AckChoice::Auto,
+        ack_wait: ns(ingest.ack_wait),
+        max_ack_pending: count(ingest.max_ack_pending),
+        in_flight_max: count(ingest.max_in_flight),
+        in_flight_bytes_max: ingest.in_flight_bytes_max as u64,
+    }
+}
+
+fn stream_plan(
+    name: &str,
+    subjects: Vec<String>,
+    age: Duration,
+    bytes: Option<u64>,
+    window: Duration,
+) -> StreamPlan {
+    StreamPlan {
         name: name.to_owned(),
         subjects,
         age_max: ns(age),
         bytes_max: bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
         duplicate_window: ns(window),
+    }
+}
+
+/// What every lane to PostgreSQL is made from, where a stage needs them.
+fn pg_plan(plan: &Plan) -> Result<Option<PgPlan>, String> {
+    let (true, Some(dsn)) = (plan.stages.contains(&Stage::Ingest), &plan.postgres_dsn) else {
+        return Ok(None);
     };
+    let ingest = &plan.ingest;
+    let catalog = schemas::load(ingest.schemas.as_deref()).map_err(|error| error.to_string())?;
+    Ok(Some(PgPlan {
+        target: PgTarget {
+            config: connect::parse(dsn.expose()).map_err(|error| describe(&error))?,
+            tls: Arc::new(tls::client_config(&TlsPlan::default())?),
+            connect_timeout: plan.postgres_connect_timeout,
+        },
+        session: SessionSettings {
+            statements_max: ingest.statements_max,
+            statement_timeout: ingest.statement_timeout,
+            lock_timeout: ingest.lock_timeout,
+            schemas: Options { publication: ingest.publication.clone() },
+        },
+        batch: BatchSettings {
+            skew_ns: ns(ingest.clock_skew),
+            absent_unread_resets: ingest.absent_unread_resets,
+            post_scan_delay_ms: u32::try_from(ingest.post_scan_delay.as_millis())
+                .unwrap_or(u32::MAX),
+        },
+        catalog: Arc::new(catalog),
+    }))
+}
+
+fn cdc_settings(plan: &Plan) -> Result<CdcSettings, String> {
+    let cdc = &plan.cdc;
     Ok(CdcSettings {
         enabled: plan.stages.contains(&Stage::Cdc),
         rules: rules(cdc)?,
         companies: plan.companies.clone(),
         source: SourceSettings {
+            stage: StageName::Cdc,
             table: "cdc",
             stream: cdc.stream.clone(),
-            plan: stream(
+            plan: stream_plan(
                 &cdc.stream,
                 cdc.subjects.clone(),
                 cdc.stream_max_age,
@@ -132,11 +250,10 @@ fn cdc_settings(plan: &Plan) -> Result<CdcSettings, String> {
             ack_wait: ns(cdc.ack_wait),
             max_ack_pending: count(cdc.max_ack_pending),
             in_flight_max: count(cdc.max_in_flight),
-            is_fenced: true,
             in_flight_bytes_max: cdc.in_flight_bytes_max as u64,
         },
         output_prefixes: cdc.output_prefixes.clone(),
-        output_stream: stream(
+        output_stream: stream_plan(
             &cdc.output_stream,
             cdc.output_subjects.clone(),
             cdc.output_max_age,
@@ -153,7 +270,7 @@ fn cdc_settings(plan: &Plan) -> Result<CdcSettings, String> {
         dedup_required: cdc.dedup_required,
         legacy_dedup: cdc.legacy_dedup,
         count_unhandled: plan.metrics.unhandled_fields,
-        dlq_stream: stream(
+        dlq_stream: stream_plan(
             &cdc.dlq_stream,
             vec![format!("{}.>", cdc.dlq_subject)],
             DLQ_AGE,

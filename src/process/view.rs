@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ::shards::id::ShardId;
-use ::shards::metrics::{Histogram, Outcome as ShardOutcome, ShardFigures, TABLES};
-use ::shards::pipeline::{Books, Status, reason_labels};
+use ::shards::metrics::{
+    DlqFigures, Histogram, IngestFigures, Outcome as ShardOutcome, ShardFigures, TABLES,
+};
+use ::shards::pipeline::{Books, Need, Status, ingest_reason_labels, kind_labels, reason_labels};
 use ::shards::pool::Pool;
 
 use crate::control::view::{
-    Buckets, CompanyCount, DedupCount, Dependency, DependencyState, EventCount, Outcome,
-    PublishCount, ShardSnapshot, ShardStatus, ShardView, TableTimes, UnhandledField,
+    Buckets, CompanyCount, DedupCount, Dependency, DependencyState, EventCount, IngestSnapshot,
+    LetterCounts, Outcome, PublishCount, ShardSnapshot, ShardStatus, ShardView, TableTimes,
+    UnhandledField,
 };
 
 /// What the shards last said of themselves. The pages read it from their thread, the control thread
@@ -87,7 +90,8 @@ impl Conditions {
 
     /// Events without outcome, over all shards.
     pub(super) fn in_flight(&self) -> u64 {
-        self.figures.iter().map(|figures| natural(figures.in_flight.get())).sum()
+        let held = |f: &ShardFigures| natural(f.in_flight.get() + f.ingest.in_flight.get());
+        self.figures.iter().map(|figures| held(figures)).sum()
     }
 }
 
@@ -97,7 +101,14 @@ fn dependencies(status: &Status) -> Vec<(&'static str, DependencyState)> {
         None => DependencyState::Up,
         Some(reason) => DependencyState::Down(reason.clone()),
     };
-    let mut all = vec![("nats", state(&status.nats)), ("redis", state(&status.redis))];
+    let mut all = vec![("nats", state(&status.nats))];
+    for (name, need) in [("redis", &status.redis), ("postgres", &status.postgres)] {
+        match need {
+            Need::None => {}
+            Need::Up => all.push((name, DependencyState::Up)),
+            Need::Down(why) => all.push((name, DependencyState::Down(why.clone()))),
+        }
+    }
     if status.nats.is_some() {
         return all; // What lies behind it is not known.
     }
@@ -130,6 +141,7 @@ impl ShardView for View {
             publish_times: buckets(&figures.publish),
             redis_times: buckets(&figures.claim),
             unhandled_fields: figures.unhandled.iter().filter_map(unhandled).collect(),
+            ingest: self.is_ingesting().then(|| ingest(&figures.ingest, &figures.dlq)),
             companies: self.condition.lock().map(|c| c.companies.clone()).unwrap_or_default(),
             reconnects: figures.nats_connects.get().saturating_sub(1)
                 + figures.redis_connects.get().saturating_sub(1),
@@ -145,8 +157,9 @@ impl ShardView for View {
             heartbeat_age: age_of(figures.heartbeat_ms.get()),
             companies: natural(figures.companies.get()),
             partitions: Vec::new(),
-            in_flight: natural(figures.in_flight.get()),
+            in_flight: natural(figures.in_flight.get() + figures.ingest.in_flight.get()),
             lag: Duration::from_millis(natural(figures.lag_ms.get())),
+            held: Vec::new(),
             dependencies: Vec::new(),
         };
         let Ok(condition) = self.condition.lock() else { return status };
@@ -155,6 +168,7 @@ impl ShardView for View {
             status.dependencies.push(Dependency { name: "nats", state, since: Duration::ZERO });
             return status;
         };
+        status.held.clone_from(&told.held);
         status.partitions =
             told.readers.iter().filter(|r| r.reading).map(|r| r.partition.0).collect();
         let since = |name| condition.since.get(name).map_or(Duration::ZERO, |s| s.1.elapsed());
@@ -163,6 +177,49 @@ impl ShardView for View {
             .map(|(name, state)| Dependency { name, state, since: since(name) })
             .collect();
         status
+    }
+}
+
+impl View {
+    fn is_ingesting(&self) -> bool {
+        let condition = self.condition.lock();
+        let told = condition.ok().and_then(|c| c.status.as_ref().map(|s| s.postgres.clone()));
+        told.is_some_and(|postgres| postgres != Need::None)
+    }
+}
+
+fn ingest(figures: &IngestFigures, dlq: &DlqFigures) -> IngestSnapshot {
+    let kinds = kind_labels().into_iter().zip(&figures.outcomes);
+    let events = kinds.flat_map(|(kind, outcomes)| {
+        let outcomes = ShardOutcome::ALL.iter().zip(outcomes);
+        outcomes.map(move |(outcome, count)| (kind, outcome_of(*outcome), count.get()))
+    });
+    let reasons = ingest_reason_labels().into_iter().zip(&figures.reasons);
+    let reasons = reasons.map(|(reason, count)| (reason, count.get()));
+    IngestSnapshot {
+        pulled: figures.pulled.get(),
+        returned: figures.returned.get(),
+        in_flight: natural(figures.in_flight.get()),
+        events: events.collect(),
+        reasons: reasons.filter(|(_, count)| *count > 0).collect(),
+        stale: figures.stale.get(),
+        suspicious: figures.suspicious.get(),
+        batches: figures.batches.get(),
+        batch_events: figures.batch_events.get(),
+        away: figures.away.get(),
+        lanes: natural(figures.lanes.get()),
+        held: natural(figures.held.get()),
+        write_times: buckets(&figures.write),
+        latency: buckets(&figures.latency),
+        letters: LetterCounts {
+            pulled: dlq.pulled.get(),
+            committed: dlq.outcomes[ShardOutcome::Committed as usize].get(),
+            duplicate: dlq.outcomes[ShardOutcome::Duplicate as usize].get(),
+            exhausted: dlq.outcomes[ShardOutcome::DeadLettered as usize].get(),
+            later: dlq.later.get(),
+            failed: dlq.failed.get(),
+            in_flight: natural(dlq.in_flight.get()),
+        },
     }
 }
 

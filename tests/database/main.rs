@@ -5,6 +5,7 @@
 mod bench;
 mod connect;
 mod contacts;
+mod exhausted;
 mod make;
 mod messages;
 mod migrations;

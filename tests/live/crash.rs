@@ -26,7 +26,8 @@ const COUNT: u64 = 12_000;
 const RATE: f64 = 1_000.0;
 const DRAIN: Duration = Duration::from_secs(40);
 
-fn dice(salt: u64) -> fastrand::Rng {
+/// Chance of a seed that is printed.
+pub fn dice(salt: u64) -> fastrand::Rng {
     let named = std::env::var("DAISI_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = named.unwrap_or_else(|| fastrand::u64(..1_000_000));
     say(&format!("DAISI_SEED={seed}"));

@@ -136,6 +136,28 @@ impl Daisi {
         }
     }
 
+    /// As [`Self::settled`], of the ingest stage.
+    #[track_caller]
+    pub fn ingested(&self, count: u64, within: Duration) -> Metrics {
+        let deadline = Instant::now() + within;
+        loop {
+            let metrics = self.metrics();
+            let held = metrics.sum("daisi_ingest_in_flight_events", &[]);
+            let ended = metrics.sum("daisi_ingest_events_total", &[]);
+            let is_balanced = metrics.sum("daisi_ingest_residual_events", &[]) == 0;
+            if ended >= count && held == 0 && is_balanced {
+                assert_eq!(ended, count, "outcomes");
+                return metrics;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "of {count} events {ended} ended within {within:?}, in flight {held}\n{}",
+                self.condition()
+            );
+            sleep(Duration::from_millis(20));
+        }
+    }
+
     /// SIGKILL; returns when it is gone.
     pub fn kill9(&mut self) {
         // Gone already is what a kill wants.

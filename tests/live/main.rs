@@ -15,6 +15,7 @@
 mod world;
 mod change;
 mod daisi;
+mod letters;
 mod metrics;
 mod traffic;
 
@@ -23,6 +24,7 @@ mod crash;
 mod defects;
 mod drain;
 mod hostile;
+mod ingest;
 mod outage;
 mod partitions;
 mod replicas;

@@ -30,6 +30,13 @@ impl Metrics {
         hits.map(|series| series.value).sum::<f64>().round() as u64
     }
 
+    /// `daisi_ingest_events_total{event_type, result}`; every kind if none is named.
+    pub fn ingest(&self, kind: &str, result: &str) -> u64 {
+        let labels = [("result", result), ("event_type", kind)];
+        let labels = if kind.is_empty() { &labels[..1] } else { &labels };
+        self.sum("daisi_ingest_events_total", labels)
+    }
+
     /// Whether there is such a series at all.
     pub fn has(&self, name: &str) -> bool {
         self.0.iter().any(|series| series.name == name)

@@ -35,7 +35,22 @@ fn flows(world: &World, sets: &[(&str, &str)]) -> Daisi {
     daisi.settled(1, SOON);
     assert_eq!(world.count(OUTPUT), 1);
     assert!(!daisi.log().contains(SECRET), "the secret is in the log");
+    a_command_comes_in(world, sets);
     daisi
+}
+
+/// A command has a session of its own kind, and the same configuration.
+#[track_caller]
+fn a_command_comes_in(world: &World, sets: &[(&str, &str)]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_daisi"));
+    let own = world.settings();
+    let own = own.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    for (key, value) in own.chain(sets.iter().copied()) {
+        command.arg(format!("--set={key}={value}"));
+    }
+    let output = command.args(["dlq", "list"]).env_clear().output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.contains("0 dead letters"), "{told}");
 }
 
 fn with_nats(server: Server, nats: NatsOptions) -> World {

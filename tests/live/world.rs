@@ -7,6 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use loadtest::client::{Client, ClientError};
-use loadtest::stack::{NatsOptions, RedisOptions, Stack};
+use loadtest::stack::{NatsOptions, PostgresOptions, RedisOptions, Stack};
 use serde_json::Value;
 use shards::wire::nats::op::Msg;
 
@@ -191,21 +192,46 @@ impl World {
     pub fn with(server: Server, nats: NatsOptions, redis: RedisOptions) -> Self {
         let binary = if server == Server::Newer { newer_binary() } else { nats.binary.clone() };
         let stack = Stack::builder().nats(NatsOptions { binary, ..nats }).redis(redis).start();
-        let stack = stack.expect("servers start");
+        Self::of(stack.expect("servers start"))
+    }
+
+    /// Servers that run.
+    pub fn of(stack: Stack) -> Self {
         Self { stack, login: String::new(), folders: AtomicU32::new(0) }
+    }
+
+    /// A nats-server and a PostgreSQL, where daisi runs the ingest stage alone.
+    pub fn ingesting(server: Server) -> Self {
+        let nats = NatsOptions::default();
+        let binary = if server == Server::Newer { newer_binary() } else { nats.binary.clone() };
+        let settings = vec![("max_connections".to_owned(), "60".to_owned())];
+        let postgres = PostgresOptions { settings, ..PostgresOptions::default() };
+        let stack =
+            Stack::builder().nats(NatsOptions { binary, ..nats }).postgres(postgres).start();
+        Self::of(stack.expect("servers start"))
     }
 
     /// Settings of every daisi of this world: servers, a free port, one shard, small streams.
     pub fn settings(&self) -> Vec<(String, String)> {
+        let redis = self.stack.redis.as_option().map(|redis| ("redis.url", redis.url()));
+        let postgres = self.stack.postgres.as_option().map(|postgres| {
+            let size = || "1GiB".to_owned();
+            [
+                ("stages", "ingest".to_owned()),
+                ("postgres.dsn", postgres.url()),
+                ("ingest.stream_max_bytes", size()),
+                ("ingest.history_max_bytes", size()),
+            ]
+        });
+        let servers = redis.into_iter().chain(postgres.into_iter().flatten());
         let fixed = [
             ("nats.servers", self.stack.nats.url()),
-            ("redis.url", self.stack.redis.url()),
             ("control.listen", "127.0.0.1:0".to_owned()),
             ("shards", "1".to_owned()),
             ("cdc.stream_max_bytes", "1GiB".to_owned()),
             ("cdc.output_max_bytes", "1GiB".to_owned()),
         ];
-        fixed.map(|(key, value)| (key.to_owned(), value)).to_vec()
+        fixed.into_iter().chain(servers).map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
     /// A folder that ends with the servers.
@@ -236,6 +262,30 @@ impl World {
     #[track_caller]
     pub fn put_bytes(&self, subject: &str, body: &[u8]) {
         put_one(&mut self.client(), subject, body);
+    }
+
+    /// The answer of `sql`: rows by line, columns by `|`.
+    #[track_caller]
+    pub fn sql(&self, sql: &str) -> String {
+        self.stack.postgres.psql(sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// As [`Self::sql`], in another database of the server.
+    #[track_caller]
+    pub fn sql_in(&self, database: &str, sql: &str) -> String {
+        let url = self.database(database);
+        let mut psql = Command::new("psql");
+        let output = psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", sql]).output();
+        let output = output.expect("psql starts");
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+
+    /// Connection string of a database.
+    pub fn database(&self, name: &str) -> String {
+        let url = self.stack.postgres.url();
+        let (server, _) = url.rsplit_once('/').expect("a path");
+        format!("{server}/{name}")
     }
 
     /// All that a stream holds; nothing if there is no such stream.

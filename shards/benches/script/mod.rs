@@ -11,7 +11,7 @@ use shards::id::{Epoch, ShardId};
 use shards::metrics::ShardFigures;
 use shards::pipeline::{
     AckChoice, CdcSettings, Effect, Input, LeaseSettings, NatsSettings, Pipeline, Quarantine,
-    RedisSettings, Settings, SourceSettings, StreamPlan, tail_number,
+    RedisSettings, Settings, SourceSettings, StageName, StreamPlan, tail_number,
 };
 use shards::wire::Step;
 use shards::wire::nats::auth::Credentials;
@@ -297,6 +297,8 @@ fn settings(window: u32) -> Settings {
             ttl: 24 * 3600 * SEC, // Renewals are not what is measured.
         },
         cdc: cdc_settings(window),
+        ingest: None,
+        dlq: None,
     }
 }
 
@@ -314,6 +316,7 @@ fn cdc_settings(window: u32) -> CdcSettings {
         rules: CdcRules::compile(&RuleSettings::default()).expect("defaults compile"),
         companies: Vec::new(),
         source: SourceSettings {
+            stage: StageName::Cdc,
             table: "cdc",
             stream: "cdc_events_stream".to_owned(),
             plan: stream("cdc_events_stream", "cdc.*.*"),
@@ -324,7 +327,6 @@ fn cdc_settings(window: u32) -> CdcSettings {
             ack_wait: 30 * SEC,
             max_ack_pending: 5000,
             in_flight_max: 4096,
-            is_fenced: true,
             in_flight_bytes_max: 32 << 20,
         },
         output_prefixes: vec!["wa".to_owned()],

@@ -43,6 +43,10 @@ pub(super) enum AckFor {
     DeadLetter {
         flight: FlightRef,
     },
+    /// A dead letter of ingest, by its number.
+    Refused {
+        number: u64,
+    },
     Lease {
         reader: usize,
     },
@@ -60,6 +64,8 @@ pub(super) enum Asker {
     Setup,
     /// By the number of its question.
     Reader(usize, u32),
+    /// As well.
+    Letters(u32),
     Lease(usize),
     Share,
 }
@@ -319,6 +325,17 @@ impl Bus {
     /// Restart a message's `ack_wait`.
     pub(super) fn extend(&mut self, subject: &[u8]) {
         written(encode::encode_pub(self.conn.out(), subject, None, b"+WPI"));
+    }
+
+    /// Deliver it again, after `delay` nanoseconds at the earliest.
+    pub(super) fn nak(&mut self, subject: &[u8], delay: u64) {
+        let body = format!(r#"-NAK {{"delay":{delay}}}"#);
+        written(encode::encode_pub(self.conn.out(), subject, None, body.as_bytes()));
+    }
+
+    /// Never deliver it again.
+    pub(super) fn terminate(&mut self, subject: &[u8]) {
+        written(encode::encode_pub(self.conn.out(), subject, None, b"+TERM"));
     }
 
     /// Send a pull for `reader`.

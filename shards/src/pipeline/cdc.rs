@@ -16,7 +16,7 @@ mod dead;
 use super::bus::{AckFor, Bus, FlightRef};
 use super::effect::Effect;
 use super::flight::{Flight, Flights, Flying, State};
-use super::mail::{Mail, Parcel};
+use super::mail::{LetterFate, Mail, Parcel};
 use super::redis::{Claim, Command, Redis};
 use super::settings::Settings;
 use super::setup::Facts;
@@ -71,6 +71,8 @@ pub(super) struct Cx<'a> {
     pub(super) done: &'a mut Vec<(PartitionId, Epoch, u64)>,
     /// Events of a replay that have their place, of such readers.
     pub(super) placed: &'a mut Vec<(PartitionId, Epoch)>,
+    /// Dead letters that were tried in vain, of such readers.
+    pub(super) judged: &'a mut Vec<(PartitionId, Epoch, u64, LetterFate)>,
 }
 
 struct Grave {
@@ -918,12 +920,22 @@ impl Stage {
     }
 }
 
-fn report_to_reader(parcel: &Parcel, cx: &mut Cx<'_>) {
+pub(super) fn report_to_reader(parcel: &Parcel, cx: &mut Cx<'_>) {
     let Parcel { reader, partition, epoch, index, .. } = *parcel;
     if reader == cx.settings.shard {
         cx.done.push((partition, epoch, index));
     } else {
         let mail = Mail::Done { partition, epoch, index };
+        cx.effects.push_back(Effect::Mail { to: reader, mail });
+    }
+}
+
+pub(super) fn report_fate(parcel: &Parcel, fate: LetterFate, cx: &mut Cx<'_>) {
+    let Parcel { reader, partition, epoch, index, .. } = *parcel;
+    if reader == cx.settings.shard {
+        cx.judged.push((partition, epoch, index, fate));
+    } else {
+        let mail = Mail::Judged { partition, epoch, index, fate };
         cx.effects.push_back(Effect::Mail { to: reader, mail });
     }
 }
@@ -937,7 +949,7 @@ fn report_place(parcel: &Parcel, cx: &mut Cx<'_>) {
     }
 }
 
-fn count(books: &mut Books, outcome: Outcome) {
+pub(super) fn count(books: &mut Books, outcome: Outcome) {
     match outcome {
         Outcome::Committed => books.committed += 1,
         Outcome::Duplicate => books.duplicate += 1,
@@ -946,7 +958,7 @@ fn count(books: &mut Books, outcome: Outcome) {
     }
 }
 
-fn read_puback(msg: &Msg) -> Result<PubAck<'_>, (ErrorClass, String)> {
+pub(super) fn read_puback(msg: &Msg) -> Result<PubAck<'_>, (ErrorClass, String)> {
     if let Some(status) = msg.status() {
         return Err((ErrorClass::Transient, format!("status {}", status.code)));
     }

@@ -1,6 +1,7 @@
 //! What a pipeline wants done by the edge: a closed list. Bytes for the servers stand in the pipeline's
 //! two output buffers; everything else is one of these.
 
+use super::ingest::Job;
 use super::mail::Mail;
 use crate::id::ShardId;
 
@@ -20,6 +21,23 @@ pub enum Effect {
     RedisConnect,
     /// Close the Redis socket.
     RedisClose,
+    /// Connect a lane to PostgreSQL.
+    PgConnect {
+        /// Which.
+        lane: u16,
+    },
+    /// Close a lane's connection; a write under way comes back first.
+    PgClose {
+        /// Which.
+        lane: u16,
+    },
+    /// Write a job over a lane's connection.
+    PgWrite {
+        /// Which; it is connected and idle.
+        lane: u16,
+        /// What.
+        job: Box<Job>,
+    },
     /// Carry a letter.
     Mail {
         /// To whom.

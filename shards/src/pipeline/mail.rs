@@ -1,5 +1,6 @@
 //! What passes between the shards of a process, and nothing else does. Lanes keep their order.
 
+use super::settings::StageName;
 use crate::id::{Epoch, PartitionId, ShardId};
 use crate::wire::nats::op::Msg;
 
@@ -8,6 +9,8 @@ use crate::wire::nats::op::Msg;
 pub struct Parcel {
     /// Who reads the partition, and wants the report.
     pub reader: ShardId,
+    /// Who it is for.
+    pub stage: StageName,
     /// The partition.
     pub partition: PartitionId,
     /// The reading that it belongs to.
@@ -18,6 +21,8 @@ pub struct Parcel {
     pub seq: u64,
     /// JetStream's time of storing it, Unix ns.
     pub stored: u64,
+    /// When its stream was created, Unix ns.
+    pub stream_created: u64,
     /// Deliveries so far, as the server counts them.
     pub delivered: u64,
     /// When it was received here, monotonic ns.
@@ -36,6 +41,17 @@ impl Parcel {
     pub fn subject(&self) -> &[u8] {
         &self.msg.subject()[self.prefix..]
     }
+}
+
+/// What becomes of a dead letter that was tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LetterFate {
+    /// Its event is committed.
+    Done,
+    /// It is tried again after a delay.
+    Later,
+    /// It stands among the exhausted events.
+    GivenUp,
 }
 
 /// A letter between shards.
@@ -63,6 +79,17 @@ pub enum Mail {
     CaughtUp {
         /// The partition.
         partition: PartitionId,
+    },
+    /// As [`Mail::Done`], for a dead letter whose event has not been committed.
+    Judged {
+        /// Its partition.
+        partition: PartitionId,
+        /// Its reading.
+        epoch: Epoch,
+        /// Its place in the reader's books.
+        index: u64,
+        /// What is to become of it.
+        fate: LetterFate,
     },
     /// Everything of this partition before `epoch` is void: drop it without an outcome.
     Cancel {

@@ -3,14 +3,18 @@
 //! acknowledged only after its outcome is durable.
 //!
 //! Modules: `settings`, `mail`, `effect` (the border); `bus`, `redis`, `pubacks` (the two connections);
-//! `setup`, `share`, `lease`, `reader` (the source); `tenant`, `flight`, `cdc` (the stage).
+//! `setup`, `share`, `lease`, `reader`, `dlq` (the sources); `tenant`, `letter`, `flight`, `cdc`, `commit`,
+//! `ingest` (the stages).
 
 mod bus;
 mod cdc;
 pub mod commit;
+mod dlq;
 mod effect;
 mod flight;
+pub mod ingest;
 mod lease;
+mod letter;
 mod mail;
 mod pubacks;
 mod reader;
@@ -23,11 +27,12 @@ mod tenant;
 pub use bus::tail_number;
 pub use cdc::reason_labels;
 pub use effect::Effect;
-pub use mail::{Mail, Parcel};
+pub use ingest::{ingest_reason_labels, kind_labels};
+pub use mail::{LetterFate, Mail, Parcel};
 pub use pubacks::PubAcks;
 pub use settings::{
-    AckChoice, CdcSettings, LeaseSettings, NatsSettings, RedisSettings, Settings, SourceSettings,
-    StreamPlan,
+    AckChoice, CdcSettings, DlqSettings, IngestSettings, LeaseSettings, NatsSettings,
+    RedisSettings, Settings, SourceSettings, StageName, StreamPlan,
 };
 pub use tenant::Books;
 
@@ -41,15 +46,20 @@ use crate::wire::nats::op::Msg;
 use bus::{AckFor, Answer, Arrival, Asker, Bus};
 use bytes::BytesMut;
 use cdc::{Cx, Stage};
+use dlq::Letters;
+use ingest::{Ingest, Job};
 use reader::{Reader, ReaderNews};
 use redis::Redis;
 use setup::Setup;
 use share::{Share, Turn};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-/// Events that made a shard panic: partition and stream sequence.
-pub type Quarantine = HashSet<(PartitionId, u64)>;
+/// Events that a shard panicked at, by partition and stream sequence, and how often.
+pub type Quarantine = HashMap<(PartitionId, u64), u32>;
+
+/// Panics at one event after which it is no longer looked at.
+const PANICS_MAX: u32 = 2;
 
 /// All that can happen to a pipeline.
 #[derive(Debug)]
@@ -68,6 +78,12 @@ pub enum Input<'a> {
     RedisBytes(&'a mut BytesMut),
     /// The Redis socket is closed, or could not be opened.
     RedisClosed(&'a str),
+    /// A lane is connected to PostgreSQL.
+    PgOpened(u16),
+    /// A lane has written its job, or failed to.
+    PgWritten(u16, Box<Job>),
+    /// A lane's connection is closed, or could not be opened.
+    PgClosed(u16, &'a str),
     /// A letter from another shard.
     Mail(Mail),
     /// Time went by: at least every [`TICK`].
@@ -79,6 +95,24 @@ pub enum Input<'a> {
 /// The longest time between two [`Input::Tick`]s: all timeouts are coarser.
 pub const TICK: u64 = 20 * MS;
 
+/// How something that only some stages need is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Need {
+    /// No stage that runs needs it.
+    #[default]
+    None,
+    /// It works.
+    Up,
+    /// It does not, and why.
+    Down(String),
+}
+
+impl Need {
+    fn of(trouble: Option<&str>) -> Self {
+        trouble.map_or(Self::Up, |why| Self::Down(why.to_owned()))
+    }
+}
+
 /// How a shard is doing, for people and for `/ready`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
@@ -86,8 +120,12 @@ pub struct Status {
     pub nats: Option<String>,
     /// Version and name of the NATS server.
     pub nats_server: Option<(String, String)>,
-    /// Why Redis is away, if it is.
-    pub redis: Option<String>,
+    /// Redis.
+    pub redis: Need,
+    /// PostgreSQL.
+    pub postgres: Need,
+    /// Companies whose events wait, and why.
+    pub held: Vec<(String, String)>,
     /// Why streams and buckets are not usable, if so.
     pub setup: Option<String>,
     /// The partitions that this shard reads or stands by for.
@@ -120,10 +158,13 @@ pub struct Pipeline {
     /// With several partitions: whose turn each is. One partition stays where it is.
     share: Option<Share>,
     readers: Vec<Reader>,
+    letters: Option<Letters>,
     stage: Stage,
+    ingest: Option<Ingest>,
     effects: VecDeque<Effect>,
     done: Vec<(PartitionId, Epoch, u64)>,
     placed: Vec<(PartitionId, Epoch)>,
+    judged: Vec<(PartitionId, Epoch, u64, LetterFate)>,
     quarantine: Quarantine,
     suspect: Option<(PartitionId, u64)>,
     draining: bool,
@@ -150,7 +191,8 @@ impl Pipeline {
             std::iter::repeat_n(place, usize::from(source.partitions.max(1)))
         };
         let partitions = (0..).map(PartitionId);
-        let readers = sources
+        let last = sources.iter().map(|source| source.partitions.max(1)).sum();
+        let readers: Vec<Reader> = sources
             .iter()
             .enumerate()
             .flat_map(of_source)
@@ -159,6 +201,7 @@ impl Pipeline {
             .enumerate()
             .map(|(place, source)| Reader::new(place, source, epoch, &settings))
             .collect();
+        let letters = Letters::new(readers.len(), PartitionId(last), epoch, &settings);
         let is_shared = settings.cdc.enabled && settings.cdc.source.partitions > 1;
         Self {
             bus: Bus::new(&settings.nats, capacity),
@@ -166,10 +209,13 @@ impl Pipeline {
             setup: Setup::new(),
             share: is_shared.then(|| Share::new(&settings)),
             readers,
+            letters,
             stage: Stage::new(&settings, &mut rng),
+            ingest: settings.ingest.as_ref().map(Ingest::new),
             effects: VecDeque::new(),
             done: Vec::with_capacity(capacity),
             placed: Vec::with_capacity(capacity),
+            judged: Vec::new(),
             quarantine,
             suspect: None,
             draining: false,
@@ -193,6 +239,16 @@ impl Pipeline {
             Input::RedisOpened => self.redis.opened(now),
             Input::RedisBytes(inbox) => self.redis_bytes(now, inbox),
             Input::RedisClosed(why) => self.redis_lost(now, why, false),
+            Input::PgOpened(lane) => {
+                self.figures.ingest.connects.inc();
+                self.with_ingest(now, |ingest, _| ingest.on_opened(lane));
+            }
+            Input::PgWritten(lane, job) => {
+                self.with_ingest(now, |ingest, cx| ingest.on_written(lane, job, cx));
+            }
+            Input::PgClosed(lane, why) => {
+                self.with_ingest(now, |ingest, cx| ingest.on_closed(lane, why, cx));
+            }
             Input::Mail(mail) => self.mail(now, mail),
             Input::Tick => self.tick(now),
             Input::Drain => self.drain(now),
@@ -201,15 +257,24 @@ impl Pipeline {
 
     /// End of a turn: acknowledge, pull, send what had to wait. Call it once after a batch of inputs.
     pub fn flush(&mut self, now: Now) {
+        self.with_ingest(now, Ingest::flush);
         if !self.bus.is_ready() {
             self.done.clear(); // Their readings ended with the connection.
             self.placed.clear();
+            self.judged.clear();
             return self.finish_drain();
         }
         self.with_stage(now, |stage, cx| stage.send_ready(cx));
         for (partition, epoch, index) in self.done.drain(..) {
             if let Some(reader) = self.readers.iter_mut().find(|r| r.partition() == partition) {
                 reader.on_done(epoch, index);
+            } else {
+                self.judged.push((partition, epoch, index, LetterFate::Done));
+            }
+        }
+        for (partition, epoch, index, fate) in self.judged.drain(..) {
+            if let Some(letters) = self.letters.as_mut().filter(|l| l.partition() == partition) {
+                letters.on_fate(epoch, index, fate, &mut self.bus);
             }
         }
         for (partition, epoch) in self.placed.drain(..) {
@@ -217,10 +282,19 @@ impl Pipeline {
                 reader.on_placed(epoch);
             }
         }
-        let hold = !self.redis.is_ready() && self.settings.cdc.dedup_required;
+        let hold_cdc = !self.redis.is_ready() && self.settings.cdc.dedup_required;
+        let hold_ingest = self.ingest.as_ref().is_some_and(|ingest| ingest.trouble().is_some());
         for place in 0..self.readers.len() {
-            let news = self.readers[place].flush(now, hold, &self.settings, &mut self.bus);
+            let reader = &mut self.readers[place];
+            let hold = match reader.stage() {
+                StageName::Cdc => hold_cdc,
+                StageName::Ingest | StageName::Dlq => hold_ingest,
+            };
+            let news = reader.flush(now, hold, &self.settings, &mut self.bus);
             self.reader_news(now, place, news);
+        }
+        if let Some(letters) = &mut self.letters {
+            letters.flush(now, hold_ingest, &mut self.bus);
         }
         self.figures.in_flight.set(i64::try_from(self.stage.open()).unwrap_or(i64::MAX));
         self.finish_drain();
@@ -262,7 +336,9 @@ impl Pipeline {
     /// Epoch above all that this pipeline has used.
     #[must_use]
     pub fn epoch_next(&self) -> Epoch {
-        Epoch(self.readers.iter().map(|reader| reader.epoch().0).max().unwrap_or(0) + 1)
+        let letters = self.letters.iter().map(Letters::epoch);
+        let epochs = self.readers.iter().map(Reader::epoch).chain(letters);
+        Epoch(epochs.map(|epoch| epoch.0).max().unwrap_or(0) + 1)
     }
 
     /// How it is doing. Cold: it allocates.
@@ -279,17 +355,29 @@ impl Pipeline {
             nats: self.bus.down_reason.clone(),
             nats_server: (!info.version.is_empty())
                 .then(|| (info.version.clone(), info.server_name.clone())),
-            redis: self.redis.down_reason.clone(),
+            redis: match self.settings.cdc.enabled {
+                true => Need::of(self.redis.down_reason.as_deref()),
+                false => Need::None,
+            },
+            postgres: self.ingest.as_ref().map_or(Need::None, |i| Need::of(i.trouble())),
+            held: self.ingest.as_ref().map(Ingest::held).unwrap_or_default(),
             setup: self.setup.trouble.clone(),
-            readers: self.readers.iter().map(reader_status).collect(),
+            readers: {
+                let letters = self.letters.iter().map(Letters::status);
+                self.readers.iter().map(reader_status).chain(letters).collect()
+            },
             draining: self.draining,
         }
     }
 
-    /// The books of every company of this shard. Cold.
+    /// The books of every company of this shard, over all stages. Cold.
     #[must_use]
     pub fn books(&self) -> Vec<(Box<[u8]>, Books)> {
-        self.stage.books()
+        let mut all: BTreeMap<Box<[u8]>, Books> = self.stage.books().into_iter().collect();
+        for (company, books) in self.ingest.iter().flat_map(Ingest::books) {
+            all.entry(company).or_default().add(&books);
+        }
+        all.into_iter().collect()
     }
 
     /// Publishes that wait for their PubAck: events, dead letters, leases, positions.
@@ -301,7 +389,10 @@ impl Pipeline {
     /// Events held here without outcome: as owner, and as reader.
     #[must_use]
     pub fn in_flight(&self) -> (usize, usize) {
-        (self.stage.open(), self.readers.iter().map(Reader::in_flight).sum())
+        let owned =
+            self.stage.open() + self.ingest.as_ref().map_or(0, |i| i.open() + i.letters_open());
+        let letters = self.letters.iter().map(Letters::in_flight);
+        (owned, self.readers.iter().map(Reader::in_flight).chain(letters).sum())
     }
 }
 
@@ -333,7 +424,7 @@ impl Pipeline {
                 tracing::info!(server = %info.server_name, version = %info.version, "nats connected");
                 let addresses = info.connect_urls.clone();
                 self.effects.push_back(Effect::NatsTopology(addresses));
-                self.bus.ready(self.readers.len());
+                self.bus.ready(self.readers.len() + usize::from(self.letters.is_some()));
                 self.setup.start(now, &self.settings, &mut self.bus);
             }
             ConnEvent::Msg(msg) => self.arrival(now, msg),
@@ -352,7 +443,9 @@ impl Pipeline {
     fn arrival(&mut self, now: Now, msg: Msg) {
         match self.bus.classify(msg) {
             Arrival::Delivery(place, msg) => {
-                let Some(reader) = self.readers.get_mut(place) else { return };
+                let Some(reader) = self.readers.get_mut(place) else {
+                    return self.letter(now, place, msg);
+                };
                 let (parcel, news) = reader.on_delivery(now, msg, &mut self.bus);
                 self.reader_news(now, place, news);
                 if let Some(parcel) = parcel {
@@ -371,9 +464,22 @@ impl Pipeline {
         }
     }
 
+    fn letter(&mut self, now: Now, place: usize, msg: Msg) {
+        let Some(letters) = self.letters.as_mut().filter(|l| l.place() == place) else { return };
+        if let Some(parcel) = letters.on_delivery(now, msg, &mut self.bus) {
+            self.hand(now, parcel);
+        }
+    }
+
     // To the shard that owns the company; an event of nobody stays here.
     fn hand(&mut self, now: Now, parcel: Parcel) {
-        let owner = match company_hint(parcel.subject()) {
+        let company = match parcel.stage {
+            StageName::Cdc => company_hint(parcel.subject()),
+            StageName::Ingest | StageName::Dlq => {
+                parcel.subject().rsplit(|byte| *byte == b'.').next()
+            }
+        };
+        let owner = match company {
             Some(company) if self.settings.shards > 1 => shard_of(company, self.settings.shards),
             _ => self.settings.shard,
         };
@@ -386,9 +492,17 @@ impl Pipeline {
 
     fn admit(&mut self, now: Now, parcel: Parcel) {
         let place = (parcel.partition, parcel.seq);
-        let quarantined = !self.quarantine.is_empty() && self.quarantine.contains(&place);
+        let panics = self.quarantine.get(&place).copied().unwrap_or(0);
+        let quarantined = panics >= PANICS_MAX;
         self.suspect = Some(place);
-        self.with_stage(now, |stage, cx| stage.admit(parcel, quarantined, cx));
+        match parcel.stage {
+            StageName::Cdc => {
+                self.with_stage(now, |stage, cx| stage.admit(parcel, quarantined, cx))
+            }
+            StageName::Ingest | StageName::Dlq => {
+                self.with_ingest(now, |ingest, cx| ingest.admit(parcel, panics, cx));
+            }
+        }
         self.suspect = None;
     }
 
@@ -400,6 +514,9 @@ impl Pipeline {
             }
             AckFor::DeadLetter { flight } => {
                 self.with_stage(now, |stage, cx| stage.on_buried(flight, ack, cx));
+            }
+            AckFor::Refused { number } => {
+                self.with_ingest(now, |ingest, cx| ingest.on_buried(number, ack, cx));
             }
             AckFor::Lease { reader } => {
                 let news = self.readers[reader].on_lease_put(now, ack, settings, bus, rng);
@@ -420,6 +537,9 @@ impl Pipeline {
                 if self.setup.is_finished() {
                     self.share.iter_mut().for_each(Share::start);
                     self.readers.iter_mut().for_each(|r| r.start(&self.setup.facts));
+                    if let Some(letters) = &mut self.letters {
+                        letters.start(now, &self.setup.facts, bus);
+                    }
                 }
             }
             Asker::Reader(place, asked) if self.readers[place].awaits(asked) => {
@@ -427,6 +547,11 @@ impl Pipeline {
                 self.readers[place].on_answer(now, answer, facts, settings, bus);
             }
             Asker::Reader(..) => {}
+            Asker::Letters(asked) => {
+                for letters in self.letters.iter_mut().filter(|letters| letters.awaits(asked)) {
+                    letters.on_answer(now, answer, bus);
+                }
+            }
             Asker::Lease(place) => {
                 let news = self.readers[place].on_lease_read(now, answer, settings, bus, rng);
                 self.reader_news(now, place, news);
@@ -454,7 +579,10 @@ impl Pipeline {
             let news = self.readers[place].disconnected();
             self.reader_news(now, place, news);
         }
+        let is_void = self.letters.as_mut().is_some_and(Letters::disconnected);
+        self.letters_news(now, is_void);
         self.with_stage(now, Stage::disconnected);
+        self.with_ingest(now, Ingest::disconnected);
     }
 
     fn reader_news(&mut self, now: Now, place: usize, news: ReaderNews) {
@@ -472,9 +600,24 @@ impl Pipeline {
         }
         let reader = &self.readers[place];
         let (partition, epoch) = (reader.partition(), reader.epoch());
+        self.epoch_ended(now, partition, epoch);
+    }
+
+    fn letters_news(&mut self, now: Now, is_void: bool) {
+        if let Some(letters) = self.letters.as_ref().filter(|_| is_void) {
+            self.epoch_ended(now, letters.partition(), letters.epoch());
+        }
+    }
+
+    fn epoch_ended(&mut self, now: Now, partition: PartitionId, epoch: Epoch) {
         self.figures.resyncs.inc();
         self.tell_others(|| Mail::Cancel { partition, epoch });
+        self.cancel(now, partition, epoch);
+    }
+
+    fn cancel(&mut self, now: Now, partition: PartitionId, epoch: Epoch) {
         self.with_stage(now, |stage, cx| stage.cancel(partition, epoch, cx));
+        self.with_ingest(now, |ingest, cx| ingest.cancel(partition, epoch, cx));
     }
 
     fn tell_others(&mut self, mail: impl Fn() -> Mail) {
@@ -527,19 +670,23 @@ impl Pipeline {
         match mail {
             Mail::Parcel(parcel) => self.admit(now, parcel),
             Mail::Done { partition, epoch, index } => self.done.push((partition, epoch, index)),
+            Mail::Judged { partition, epoch, index, fate } => {
+                self.judged.push((partition, epoch, index, fate));
+            }
             Mail::Placed { partition, epoch } => self.placed.push((partition, epoch)),
             Mail::CaughtUp { partition } => {
                 self.with_stage(now, |stage, cx| stage.caught_up(partition, cx));
             }
-            Mail::Cancel { partition, epoch } => {
-                self.with_stage(now, |stage, cx| stage.cancel(partition, epoch, cx));
-            }
+            Mail::Cancel { partition, epoch } => self.cancel(now, partition, epoch),
             Mail::Lost { shard } => {
                 for place in 0..self.readers.len() {
                     let why = format!("shard {shard} lost what it had been handed");
                     let news = self.readers[place].resync(now, &why, &mut self.bus);
                     self.reader_news(now, place, news);
                 }
+                let (letters, bus) = (&mut self.letters, &mut self.bus);
+                let is_void = letters.as_mut().is_some_and(|letters| letters.resync(bus));
+                self.letters_news(now, is_void);
             }
         }
     }
@@ -547,9 +694,12 @@ impl Pipeline {
     fn tick(&mut self, now: Now) {
         let alive = self.bus.tick(now, &mut self.effects);
         self.check_nats(now, alive);
-        if let Err(error) = self.redis.tick(now, &mut self.effects) {
+        if self.settings.cdc.enabled
+            && let Err(error) = self.redis.tick(now, &mut self.effects)
+        {
             self.redis_lost(now, &error.to_string(), true);
         }
+        self.with_ingest(now, Ingest::tick);
         if self.bus.is_ready() {
             self.setup.tick(now, &self.settings, &mut self.bus);
             while let Some(asker) = self.bus.pop_overdue_request(now) {
@@ -565,13 +715,17 @@ impl Pipeline {
             }
             for place in 0..self.readers.len() {
                 let partition = self.readers[place].partition();
-                let turn = self.share.as_ref().map_or(Turn::Ours, |share| share.turn(partition));
+                let share = self.share.as_ref().filter(|_| self.readers[place].is_shared());
+                let turn = share.map_or(Turn::Ours, |share| share.turn(partition));
                 let (settings, bus, rng) = (&self.settings, &mut self.bus, &mut self.rng);
                 let news = self.readers[place].tick(now, settings, bus, rng, turn);
                 self.reader_news(now, place, news);
                 if self.draining {
                     self.readers[place].drain_idle(now, &self.settings, &mut self.bus);
                 }
+            }
+            if let Some(letters) = &mut self.letters {
+                letters.tick(now, &mut self.bus);
             }
             self.with_stage(now, Stage::tick);
         }
@@ -586,6 +740,9 @@ impl Pipeline {
         for reader in &mut self.readers {
             reader.drain(&mut self.bus);
         }
+        if let Some(letters) = &mut self.letters {
+            letters.drain(&mut self.bus);
+        }
     }
 
     fn finish_drain(&mut self) {
@@ -593,7 +750,10 @@ impl Pipeline {
         let is_over = !self.bus.is_ready() && !self.redis.owes_replies();
         let finished = self.draining
             && self.readers.iter().all(Reader::is_drained)
-            && (self.stage.busy() == 0 || is_over);
+            && self.letters.as_ref().is_none_or(Letters::is_drained)
+            && (self.stage.busy() == 0 || is_over)
+            && (self.ingest.as_ref().is_none_or(|i| i.open() + i.letters_open() == 0)
+                || !self.bus.is_ready());
         if finished && !self.drained {
             self.drained = true;
             self.effects.push_back(Effect::Drained);
@@ -605,7 +765,14 @@ impl Pipeline {
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         let bytes: u64 = self.readers.iter().map(Reader::held_bytes).sum();
         self.figures.in_flight_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        self.figures.companies.set(gauge(self.stage.companies()));
+        let ingest_companies = self.ingest.as_ref().map_or(0, Ingest::companies);
+        self.figures.companies.set(gauge(self.stage.companies().max(ingest_companies)));
+        if let Some(ingest) = &self.ingest {
+            self.figures.ingest.in_flight.set(gauge(ingest.open()));
+            self.figures.dlq.in_flight.set(gauge(ingest.letters_open()));
+            self.figures.ingest.lanes.set(gauge(ingest.lanes_connected()));
+            self.figures.ingest.held.set(gauge(ingest.held_len()));
+        }
         self.figures.window.set(gauge(self.stage.window_len()));
         self.figures.leases.set(gauge(self.readers.iter().filter(|r| r.holds_lease()).count()));
         let oldest = self.readers.iter().filter_map(Reader::oldest_stored).min();
@@ -620,6 +787,22 @@ impl Pipeline {
     }
 
     fn with_stage<R>(&mut self, now: Now, call: impl FnOnce(&mut Stage, &mut Cx<'_>) -> R) -> R {
+        self.lend(now, |stage, _, cx| call(stage, cx))
+    }
+
+    fn with_ingest(&mut self, now: Now, call: impl FnOnce(&mut Ingest, &mut Cx<'_>)) {
+        self.lend(now, |_, ingest, cx| {
+            if let Some(ingest) = ingest {
+                call(ingest, cx);
+            }
+        });
+    }
+
+    fn lend<R>(
+        &mut self,
+        now: Now,
+        call: impl FnOnce(&mut Stage, &mut Option<Ingest>, &mut Cx<'_>) -> R,
+    ) -> R {
         let mut cx = Cx {
             now,
             settings: &self.settings,
@@ -632,7 +815,8 @@ impl Pipeline {
             effects: &mut self.effects,
             done: &mut self.done,
             placed: &mut self.placed,
+            judged: &mut self.judged,
         };
-        call(&mut self.stage, &mut cx)
+        call(&mut self.stage, &mut self.ingest, &mut cx)
     }
 }

@@ -4,25 +4,28 @@
 //! after a killed process. Invariant: nothing is acknowledged before everything up to it is done.
 
 use super::bus::{AckFor, Answer, Asker, Bus};
-use super::lease::{KeyState, Lease, LeaseAct, LeaseNews, PutResult};
+use super::lease::{Lease, PutResult};
 use super::mail::Parcel;
-use super::settings::{AckChoice, Settings, SourceSettings};
+use super::settings::{AckChoice, Settings, SourceSettings, StageName};
 use super::setup::{Facts, api_error};
 use super::share::Turn;
 use crate::clock::{MS, Now, SEC};
+use crate::domain::cdc::parse_rfc3339;
 use crate::domain::progress::{Admission, Progress};
 use crate::id::{Epoch, PartitionId, ShardId};
 use crate::wire::nats::headers::Headers;
-use crate::wire::nats::jetstream::{AckSubject, ErrorClass, PubAck};
+use crate::wire::nats::jetstream::AckSubject;
 use crate::wire::nats::op::Msg;
-use crate::wire::nats::pull::{PullLimits, PullNews, Puller};
+use crate::wire::nats::pull::{PullLimits, PullNews, PullRequest, Puller};
 use base64::Engine as _;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 mod drain;
+mod leasing;
 mod replay;
 
+use leasing::put_result;
 use replay::Replay;
 
 const RETRY: u64 = 500 * MS;
@@ -132,6 +135,8 @@ pub(super) struct Reader {
     ack_wait: u64,
     consumer_seq: u64,
     replay: Replay,
+    /// When the stream was created, Unix ns; sequences are comparable only since then.
+    stream_created: u64,
     /// The ack that stands for all that is done, and for how many; it travels with the next output, or at
     /// the next tick: alone it would cost a write here and a wake-up there for each event.
     owed: Option<Bytes>,
@@ -179,6 +184,7 @@ impl Reader {
             source_place,
             consumer_seq: 0,
             replay: Replay::default(),
+            stream_created: 0,
             owed: None,
             paid: None,
             owed_events: 0,
@@ -186,6 +192,15 @@ impl Reader {
             figures: ReaderFigures::default(),
             trouble: None,
         }
+    }
+
+    /// Do replicas take turns at it?
+    pub(super) fn is_shared(&self) -> bool {
+        self.source.partitions > 1
+    }
+
+    pub(super) fn stage(&self) -> StageName {
+        self.source.stage
     }
 
     pub(super) fn partition(&self) -> PartitionId {
@@ -197,7 +212,8 @@ impl Reader {
     }
 
     pub(super) fn is_reading(&self) -> bool {
-        self.phase == Phase::Reading && !matches!(self.drain, Drain::Releasing { .. } | Drain::Finished)
+        self.phase == Phase::Reading
+            && !matches!(self.drain, Drain::Releasing { .. } | Drain::Finished)
     }
 
     pub(super) fn holds_lease(&self) -> bool {
@@ -353,11 +369,13 @@ impl Reader {
         let replay = self.replay.on_delivery(seq, ack_pending);
         let parcel = Parcel {
             reader,
+            stage: self.source.stage,
             partition,
             epoch,
             index,
             seq,
             stored,
+            stream_created: self.stream_created,
             delivered,
             received,
             replay,
@@ -447,14 +465,7 @@ impl Reader {
         let held = u32::try_from(self.progress.held()).unwrap_or(u32::MAX);
         let bytes = self.progress.held_bytes();
         let Some(pull) = self.puller.plan(now.mono, held, bytes) else { return };
-        let limits = PullLimits::default();
-        let body = format!(
-            r#"{{"batch":{},"expires":{},"idle_heartbeat":{},"max_bytes":{}}}"#,
-            pull.batch, limits.expires, limits.heartbeat, pull.max_bytes
-        );
-        let (stream, consumer) = (&self.stream, &self.consumer);
-        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
-        bus.pull(self.place, pull.id, &subject, body.as_bytes());
+        send_pull(bus, self.place, &self.stream, &self.consumer, &pull);
         self.figures.pulls += 1;
     }
 
@@ -483,107 +494,6 @@ impl Reader {
                 ReaderNews::Nothing
             }
             PullNews::Inspect => self.resync(now, "the consumer is gone", bus),
-        }
-    }
-}
-
-// Lease.
-impl Reader {
-    /// Our guarded write to the lease's key was answered, or not in time.
-    pub(super) fn on_lease_put(
-        &mut self,
-        now: Now,
-        ack: Option<&Msg>,
-        settings: &Settings,
-        bus: &mut Bus,
-        rng: &mut fastrand::Rng,
-    ) -> ReaderNews {
-        if matches!(self.drain, Drain::Releasing { .. }) {
-            return self.on_released(bus);
-        }
-        let result = ack.map_or(PutResult::Failed, put_result);
-        let (act, news) = self.lease.on_put(now, result, rng);
-        self.act_on_lease(now, act, settings, bus);
-        self.on_lease_news(now, news, bus)
-    }
-
-    /// The lease's key was read.
-    pub(super) fn on_lease_read(
-        &mut self,
-        now: Now,
-        answer: &Answer<'_>,
-        settings: &Settings,
-        bus: &mut Bus,
-        rng: &mut fastrand::Rng,
-    ) -> ReaderNews {
-        let key = match answer {
-            Answer::Message(msg) => key_state(msg, &settings.replica),
-            Answer::NoResponders | Answer::Timeout => KeyState::Failed,
-        };
-        let (act, news) = self.lease.on_read(now, key, rng);
-        self.act_on_lease(now, act, settings, bus);
-        self.on_lease_news(now, news, bus)
-    }
-
-    fn on_lease_news(&mut self, now: Now, news: LeaseNews, bus: &mut Bus) -> ReaderNews {
-        match news {
-            LeaseNews::Nothing => ReaderNews::Nothing,
-            LeaseNews::Free => ReaderNews::LeaseFree,
-            LeaseNews::Acquired => {
-                tracing::info!(partition = %self.partition, "lease acquired");
-                if self.phase == Phase::Leasing {
-                    self.inspect(now, bus);
-                }
-                ReaderNews::Nothing
-            }
-            LeaseNews::Lost => {
-                tracing::warn!(partition = %self.partition, "lease lost: another replica may read");
-                let was_reading = self.phase == Phase::Reading;
-                self.phase = Phase::Leasing;
-                self.asked += 1; // An answer on its way, or its absence, must not begin a reading.
-                if self.drain == Drain::Confirming {
-                    self.drain = Drain::Asked { barriers: 0 };
-                }
-                self.break_off_hand_over(bus);
-                // What another replica acknowledges from here on is not ours to remember.
-                let news = if was_reading { self.end_epoch() } else { ReaderNews::Nothing };
-                self.floor_known = None;
-                news
-            }
-        }
-    }
-
-    fn act_on_lease(
-        &mut self,
-        now: Now,
-        act: Option<LeaseAct>,
-        settings: &Settings,
-        bus: &mut Bus,
-    ) {
-        let Some(act) = act else { return };
-        let key = format!("$KV.{}.{}.{}", settings.lease.bucket, self.stream, self.consumer);
-        let deadline = now.mono + settings.lease.ttl / 4;
-        let who = AckFor::Lease { reader: self.place };
-        match act {
-            LeaseAct::Hold { expected } => {
-                let body = json!({ "owner": settings.replica, "shard": self.shard.0 }).to_string();
-                let expected = expected.to_string();
-                let headers = [("Nats-Expected-Last-Subject-Sequence", expected.as_str())];
-                bus.publish(deadline, who, &key, &headers, body.as_bytes());
-            }
-            LeaseAct::Release { expected } => {
-                let expected = expected.to_string();
-                let headers = [
-                    ("Nats-Expected-Last-Subject-Sequence", expected.as_str()),
-                    ("KV-Operation", "DEL"),
-                ];
-                bus.publish(deadline, who, &key, &headers, b"");
-            }
-            LeaseAct::Read => {
-                let subject = format!("$JS.API.STREAM.MSG.GET.KV_{}", settings.lease.bucket);
-                let body = json!({ "last_by_subj": key }).to_string();
-                bus.request(now, Asker::Lease(self.place), &subject, body.as_bytes());
-            }
         }
     }
 }
@@ -672,6 +582,7 @@ impl Reader {
             return Err(format!("reading stream {}: {}", self.stream, api_error(error)));
         }
         self.replay.horizon = info["state"]["last_seq"].as_u64().unwrap_or(u64::MAX);
+        self.stream_created = info["created"].as_str().and_then(parse_rfc3339).unwrap_or(0);
         self.phase = Phase::Inspecting;
         let (stream, consumer) = (&self.stream, &self.consumer);
         let subject = format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}");
@@ -815,7 +726,8 @@ impl Reader {
         self.trouble = None;
         self.progress.restart(floor);
         self.consumer_seq = consumer_seq;
-        self.replay.begin(self.source.is_fenced && floor < self.replay.horizon);
+        // Only CDC publishes what it takes, and holds the outcomes of a replay back.
+        self.replay.begin(self.source.stage == StageName::Cdc && floor < self.replay.horizon);
         self.puller.set_eager(self.replay.is_on);
         self.phase = Phase::Reading;
     }
@@ -859,6 +771,23 @@ impl Reader {
     }
 }
 
+/// Asks a consumer for messages, for the reader at `place`.
+pub(super) fn send_pull(
+    bus: &mut Bus,
+    place: usize,
+    stream: &str,
+    consumer: &str,
+    pull: &PullRequest,
+) {
+    let limits = PullLimits::default();
+    let body = format!(
+        r#"{{"batch":{},"expires":{},"idle_heartbeat":{},"max_bytes":{}}}"#,
+        pull.batch, limits.expires, limits.heartbeat, pull.max_bytes
+    );
+    let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
+    bus.pull(place, pull.id, &subject, body.as_bytes());
+}
+
 fn filter_of(partition: PartitionId) -> String {
     format!("p.{partition}.>")
 }
@@ -871,37 +800,6 @@ fn limits(source: &SourceSettings, messages_max: u32) -> PullLimits {
 fn pending_messages(msg: &Msg) -> Option<u32> {
     let value = Headers::new(msg.headers()).get(b"Nats-Pending-Messages")?;
     std::str::from_utf8(value).ok()?.parse().ok()
-}
-
-fn put_result(msg: &Msg) -> PutResult {
-    if msg.status().is_some() {
-        return PutResult::Failed;
-    }
-    match PubAck::parse(msg.payload()) {
-        Ok(ack) => PutResult::Stored { revision: ack.seq },
-        Err(error) if error.class() == ErrorClass::WrongLastSequence => PutResult::Raced,
-        Err(_) => PutResult::Failed,
-    }
-}
-
-fn key_state(msg: &Msg, replica: &str) -> KeyState {
-    if msg.status().is_some() {
-        return KeyState::Failed;
-    }
-    let Ok(value) = serde_json::from_slice::<Value>(msg.payload()) else { return KeyState::Failed };
-    let error = &value["error"];
-    if error["err_code"] == 10_037 || error["code"] == 404 {
-        return KeyState::Absent;
-    }
-    let Some(revision) = value["message"]["seq"].as_u64() else { return KeyState::Failed };
-    match stored_text(&value) {
-        None => KeyState::Free { revision }, // A delete mark has no body.
-        Some(text) => {
-            let owner = serde_json::from_str::<Value>(&text).unwrap_or_default();
-            let ours = owner["owner"].as_str() == Some(replica);
-            if ours { KeyState::Ours { revision } } else { KeyState::Theirs }
-        }
-    }
 }
 
 // Body of the message in an answer of STREAM.MSG.GET; `None` if absent or empty.

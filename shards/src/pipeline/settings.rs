@@ -22,13 +22,19 @@ pub struct Settings {
     pub lease: LeaseSettings,
     /// The CDC stage.
     pub cdc: CdcSettings,
+    /// The ingest stage, if it runs.
+    pub ingest: Option<IngestSettings>,
+    /// The retries of dead letters, if they run; never without ingest.
+    pub dlq: Option<DlqSettings>,
 }
 
 impl Settings {
     /// What is read, in an order that numbers the partitions: first those of CDC.
     #[must_use]
     pub fn sources(&self) -> Vec<&SourceSettings> {
-        self.cdc.enabled.then_some(&self.cdc.source).into_iter().collect()
+        let cdc = self.cdc.enabled.then_some(&self.cdc.source);
+        let ingest = self.ingest.iter().flat_map(|ingest| [&ingest.realtime, &ingest.history]);
+        cdc.into_iter().chain(ingest).collect()
     }
 }
 
@@ -97,9 +103,22 @@ pub enum AckChoice {
     Explicit,
 }
 
+/// Who an event is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StageName {
+    /// Row changes become events for browsers.
+    Cdc,
+    /// Chat events become rows.
+    Ingest,
+    /// Dead letters are tried again, by what ingest does.
+    Dlq,
+}
+
 /// A stream that is read, and how.
 #[derive(Clone, Debug)]
 pub struct SourceSettings {
+    /// The stage that its events are for.
+    pub stage: StageName,
     /// The table of the configuration that it stands in, for messages to the operator.
     pub table: &'static str,
     /// Source stream.
@@ -119,8 +138,6 @@ pub struct SourceSettings {
     pub ack_wait: u64,
     /// `max_ack_pending` of a consumer that has to be created.
     pub max_ack_pending: u32,
-    /// Its stage holds the outcomes of a replay back until the reading has caught up.
-    pub is_fenced: bool,
     /// Events asked for or held per partition.
     pub in_flight_max: u32,
     /// Bytes asked for or held per partition.
@@ -181,4 +198,46 @@ pub struct CdcSettings {
     pub dlq_payload_max: usize,
     /// Companies whose state is kept at once; idle ones make room.
     pub companies_max: u32,
+}
+
+/// The ingest stage. Its dead letters go where those of CDC go.
+#[derive(Clone, Debug)]
+pub struct IngestSettings {
+    /// The stream of the seven realtime events.
+    pub realtime: SourceSettings,
+    /// The stream of the three history events.
+    pub history: SourceSettings,
+    /// Companies to take; empty: all. Others are filtered.
+    pub companies: Vec<String>,
+    /// Connections to PostgreSQL, each with a lane of companies.
+    pub connections: u16,
+    /// Events written together.
+    pub batch_max: u32,
+    /// Bytes of events written together; one larger event is written alone.
+    pub batch_bytes_max: u64,
+    /// A write that takes longer means that the connection is dead.
+    pub write_timeout: u64,
+    /// First and largest delay before PostgreSQL is tried again.
+    pub backoff: (u64, u64),
+    /// Companies whose state is kept at once; idle ones make room.
+    pub companies_max: u32,
+}
+
+/// The retries of dead letters; their stream and subject are those of CDC's settings.
+#[derive(Clone, Debug)]
+pub struct DlqSettings {
+    /// Durable consumer, shared by all replicas.
+    pub consumer: String,
+    /// Tries after which a letter is given up.
+    pub attempts_max: u64,
+    /// Delay after the first try that failed, and the largest; ns.
+    pub delays: (u64, u64),
+    /// `ack_wait` of a consumer that has to be created.
+    pub ack_wait: u64,
+    /// `max_ack_pending` of a consumer that has to be created. Letters that wait for their delay count.
+    pub max_ack_pending: u32,
+    /// Letters asked for or held.
+    pub in_flight_max: u32,
+    /// Bytes asked for or held.
+    pub in_flight_bytes_max: u64,
 }

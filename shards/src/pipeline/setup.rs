@@ -4,7 +4,7 @@
 //! what exists with the same configuration is a success.
 
 use super::bus::{Answer, Asker, Bus};
-use super::settings::{Settings, StreamPlan};
+use super::settings::{Settings, StageName, StreamPlan};
 use crate::clock::{MS, Now, SEC};
 use crate::domain::cdc::company_token;
 use crate::id::shard_of;
@@ -42,6 +42,8 @@ enum Step {
     Inspect(Target),
     Create(Target),
     Extend(usize),
+    /// Make a durable that nobody reads, where only interest keeps messages: ours is deleted now and then.
+    Hold(usize),
     Finished,
 }
 
@@ -61,6 +63,8 @@ pub(super) struct Setup {
     step: Step,
     retry_at: Option<u64>,
     pending: Option<Value>,
+    /// The source that has its durable to hold it.
+    held: Option<usize>,
     /// Halvings of a new stream's bound on bytes, which the server reserves and may not have.
     halvings: u32,
     pub(super) facts: Facts,
@@ -71,7 +75,7 @@ pub(super) struct Setup {
 impl Setup {
     pub(super) fn new() -> Self {
         let (step, facts) = (Step::Idle, Facts::default());
-        Self { step, retry_at: None, pending: None, halvings: 0, facts, trouble: None }
+        Self { step, retry_at: None, pending: None, held: None, halvings: 0, facts, trouble: None }
     }
 
     pub(super) fn is_finished(&self) -> bool {
@@ -164,6 +168,17 @@ impl Setup {
                 let config = self.pending.take().unwrap_or_default();
                 (format!("$JS.API.STREAM.UPDATE.{name}"), config.to_string())
             }
+            Step::Hold(place) => {
+                let source = settings.sources()[place];
+                let (stream, name) = (&source.stream, format!("{}_hold", source.consumer));
+                let config = json!({
+                    "durable_name": name, "name": name, "ack_policy": "explicit",
+                    "deliver_policy": "all", "replay_policy": "instant", "max_deliver": -1,
+                    "description": "daisi: never read, keeps what is not read yet from being dropped",
+                });
+                let body = json!({ "stream_name": stream, "config": config });
+                (format!("$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{name}"), body.to_string())
+            }
         };
         bus.request(now, Asker::Setup, &subject, body.as_bytes());
     }
@@ -193,6 +208,10 @@ impl Setup {
                 Ok(Step::Create(target))
             }
             Step::Extend(place) if error.is_null() => Ok(after(Target::Source(place), settings)),
+            Step::Hold(place) if error.is_null() => {
+                self.held = Some(place);
+                Ok(Step::Inspect(Target::Source(place)))
+            }
             step => Err(format!("{}: {}", self.doing(step, settings), api_error(error))),
         }
     }
@@ -235,6 +254,10 @@ impl Setup {
                 self.facts.workqueues.truncate(place);
                 self.facts.workqueues.push(config["retention"] == "workqueue");
                 let source = settings.sources()[place];
+                let is_held = self.held == Some(place) || source.stage == StageName::Cdc;
+                if config["retention"] == "interest" && !is_held {
+                    return Ok(Step::Hold(place));
+                }
                 let missing = missing_subjects(config, &source.plan.subjects);
                 if !missing.is_empty() && source.extend {
                     let mut config = config.clone();
@@ -309,6 +332,9 @@ impl Setup {
             Step::Create(target) => format!("creating stream {}", self.name(target, settings)),
             Step::Extend(place) => {
                 format!("adding subjects to stream {}", settings.sources()[place].stream)
+            }
+            Step::Hold(place) => {
+                format!("making a consumer that holds {}", settings.sources()[place].stream)
             }
             Step::Idle | Step::Finished => "nothing".to_owned(),
         }

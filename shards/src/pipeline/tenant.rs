@@ -134,6 +134,10 @@ impl TenantTable {
         &mut self.tenants[place as usize]
     }
 
+    pub(super) fn id(&self, place: u32) -> &[u8] {
+        &self.tenants[place as usize].id
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Tenant)> {
         (0..).zip(self.tenants.iter_mut())
     }

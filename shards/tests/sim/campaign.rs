@@ -112,9 +112,12 @@ fn runs_that_broke_the_order_after_a_crash_hold() {
     let seeds = [
         // The earlier event of a misplaced pair was acknowledged before the later one was published
         // again; a crash in between forgot that the later one was misplaced.
-        21_413, 18_530, 16_140,
+        21_413,
+        18_530,
+        16_140,
         // As before, where the later one had been published by an earlier life, and had not come again yet.
-        82_223, SPLIT + 37_533,
+        82_223,
+        SPLIT + 37_533,
     ];
     for seed in seeds {
         assert!(run(seed, &mut Tally::default()).is_ok(), "seed {seed}");

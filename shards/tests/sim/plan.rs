@@ -7,7 +7,7 @@ use shards::domain::cdc::{CdcRules, CdcSettings as Rules};
 use shards::id::ShardId;
 use shards::pipeline::{
     AckChoice, CdcSettings, LeaseSettings, NatsSettings, RedisSettings, Settings, SourceSettings,
-    StreamPlan,
+    StageName, StreamPlan,
 };
 use shards::wire::nats::DecodeLimits;
 use shards::wire::nats::conn::ConnSettings;
@@ -152,6 +152,8 @@ fn draw_settings(shards: u16, rng: &mut Rng) -> Settings {
             ttl: one_of(rng, &[SEC, 2 * SEC, 4 * SEC]),
         },
         cdc: cdc(rng),
+        ingest: None,
+        dlq: None,
     }
 }
 
@@ -163,6 +165,7 @@ fn cdc(rng: &mut Rng) -> CdcSettings {
         rules: CdcRules::compile(&Rules::default()).expect("defaults compile"),
         companies: Vec::new(),
         source: SourceSettings {
+            stage: StageName::Cdc,
             table: "cdc",
             stream: STREAM.into(),
             plan: stream(STREAM, "cdc.*.*"),
@@ -175,7 +178,6 @@ fn cdc(rng: &mut Rng) -> CdcSettings {
             ),
             ack_wait: one_of(rng, &[SEC, 5 * SEC, 30 * SEC]),
             max_ack_pending: one_of(rng, &[4, 32, 1000]),
-            is_fenced: true,
             in_flight_max,
             in_flight_bytes_max: one_of(rng, &[16 << 10, 64 << 10, 32 << 20]),
         },

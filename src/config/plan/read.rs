@@ -3,11 +3,12 @@
 //! stood in for a bad value.
 
 use super::{
-    AckPolicy, CdcPlan, Config, ControlPlan, Cores, CredentialSource, Credentials, Duration,
-    Envelope, KEYS, LeasePlan, LogPlan, MetricsPlan, NatsPlan, PathBuf, Plan, Problem, RedisPlan,
-    Secret, ServerAddress, Stage, TlsPlan, Value, keys, rules,
+    AckPolicy, CdcPlan, Config, ControlPlan, Cores, CredentialSource, Credentials, DlqPlan,
+    Duration, Envelope, IngestPlan, IngestSource, KEYS, LeasePlan, LogPlan, MetricsPlan, NatsPlan,
+    PathBuf, Plan, Problem, RedisPlan, Secret, ServerAddress, Stage, TlsPlan, Value, keys, rules,
 };
 
+use shards::edge::pg::{connect, describe};
 use shards::edge::target::read_secret;
 
 /// Subjects a preset stands for. Source: contract cdc.md §1.1.
@@ -15,8 +16,9 @@ const PRESETS: &[(&str, &str)] =
     &[("sequin", "sequin.*.*.*.*"), ("sequin-legacy", "sequin.changes.*.*.*.*")];
 
 /// Stages other versions will have: named so that the message can say "not yet".
-const STAGES_PLANNED: &[&str] = &["ingest", "dlq", "capture", "api", "outbox", "push", "mail"];
+const STAGES_PLANNED: &[&str] = &["capture", "api", "outbox", "push", "mail"];
 
+const STAGES_REMEDY: &str = r#"name some of "cdc", "ingest" and "dlq""#;
 const SECRET_REMEDY: &str = "name a file with the secret that this user may read";
 const SIGNING_REMEDY: &str = "name a file as the tools of NATS write it, that this user may read";
 
@@ -49,7 +51,10 @@ impl<'a> Reader<'a> {
             nats: self.nats(),
             redis: self.redis(),
             postgres_dsn: self.optional("postgres.dsn").map(Secret::new),
+            postgres_connect_timeout: self.duration("postgres.connect_timeout"),
             cdc: self.cdc(),
+            ingest: self.ingest(),
+            dlq: self.dlq(),
             lease: LeasePlan { ttl: self.duration("lease.ttl"), bucket: self.text("lease.bucket") },
             control: self.control(cores, &shard_cores),
             metrics: MetricsPlan {
@@ -65,15 +70,26 @@ impl<'a> Reader<'a> {
     }
 
     fn stages(&mut self) -> Vec<Stage> {
-        for name in self.texts("stages").iter().filter(|&name| name != "cdc") {
-            let what = if STAGES_PLANNED.contains(&name.as_str()) {
-                format!("stage {name:?} is planned, but this version does not have it")
-            } else {
-                format!("stage {name:?} does not exist")
+        let mut stages = Vec::new();
+        for name in self.texts("stages") {
+            let stage = match name.as_str() {
+                "cdc" => Stage::Cdc,
+                "ingest" => Stage::Ingest,
+                "dlq" => Stage::Dlq,
+                planned if STAGES_PLANNED.contains(&planned) => {
+                    let what =
+                        format!("stage {planned:?} is planned, but this version does not have it");
+                    self.note("stages", what, STAGES_REMEDY);
+                    continue;
+                }
+                unknown => {
+                    self.note("stages", format!("stage {unknown:?} does not exist"), STAGES_REMEDY);
+                    continue;
+                }
             };
-            self.note("stages", what, r#"stages = ["cdc"]"#);
+            stages.push(stage);
         }
-        vec![Stage::Cdc]
+        stages
     }
 
     fn shard_cores(&mut self, cores: &Cores) -> Vec<usize> {
@@ -259,6 +275,51 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn ingest(&mut self) -> IngestPlan {
+        IngestPlan {
+            realtime: IngestSource {
+                stream: self.text("ingest.stream"),
+                consumer: self.text("ingest.consumer"),
+                max_age: self.duration("ingest.stream_max_age"),
+                bytes_max: self.size("ingest.stream_max_bytes"),
+            },
+            history: IngestSource {
+                stream: self.text("ingest.history_stream"),
+                consumer: self.text("ingest.history_consumer"),
+                max_age: self.duration("ingest.history_max_age"),
+                bytes_max: self.size("ingest.history_max_bytes"),
+            },
+            extend_stream: self.flag("ingest.extend_stream"),
+            ack_wait: self.duration("ingest.ack_wait"),
+            max_ack_pending: self.count("ingest.max_ack_pending"),
+            max_in_flight: self.count("ingest.max_in_flight"),
+            in_flight_bytes_max: self.size("ingest.max_in_flight_bytes"),
+            batch_max: self.count("ingest.batch_max"),
+            batch_bytes_max: self.size("ingest.batch_max_bytes"),
+            connections: self.count("ingest.connections"),
+            statement_timeout: self.duration("ingest.statement_timeout"),
+            lock_timeout: self.duration("ingest.lock_timeout"),
+            statements_max: self.count("ingest.statements_max"),
+            schemas: self.optional("ingest.schemas").map(PathBuf::from),
+            publication: self.optional("ingest.publication"),
+            absent_unread_resets: self.text("ingest.absent_unread") == "reset",
+            post_scan_delay: self.duration("ingest.post_scan_delay"),
+            clock_skew: self.duration("ingest.clock_skew"),
+        }
+    }
+
+    fn dlq(&mut self) -> DlqPlan {
+        DlqPlan {
+            consumer: self.text("dlq.consumer"),
+            max_retries: self.count("dlq.max_retries"),
+            delay_min: self.duration("dlq.retry_delay_min"),
+            delay_max: self.duration("dlq.retry_delay_max"),
+            ack_wait: self.duration("dlq.ack_wait"),
+            max_ack_pending: self.count("dlq.max_ack_pending"),
+            max_in_flight: self.count("dlq.max_in_flight"),
+        }
+    }
+
     fn output_subjects(&mut self, prefixes: &[String]) -> Vec<String> {
         let subjects = self.texts("cdc.output_subjects");
         if subjects.is_empty() {
@@ -340,6 +401,52 @@ impl<'a> Reader<'a> {
         }
         self.check_streams(cdc);
         self.check_subjects(cdc);
+        self.check_ingest(plan);
+    }
+
+    fn check_ingest(&mut self, plan: &Plan) {
+        let ingest = &plan.ingest;
+        let (held, pending) = (ingest.max_in_flight, ingest.max_ack_pending);
+        self.ordered("ingest.max_in_flight", held, "ingest.max_ack_pending", pending);
+        let (lock, statement) = (ingest.lock_timeout, ingest.statement_timeout);
+        self.ordered("ingest.lock_timeout", lock, "ingest.statement_timeout", statement);
+        let dlq = &plan.dlq;
+        let (held, pending) = (dlq.max_in_flight, dlq.max_ack_pending);
+        self.ordered("dlq.max_in_flight", held, "dlq.max_ack_pending", pending);
+        let (delay_min, delay_max) = (dlq.delay_min, dlq.delay_max);
+        self.ordered("dlq.retry_delay_min", delay_min, "dlq.retry_delay_max", delay_max);
+        if !plan.stages.contains(&Stage::Ingest) {
+            if plan.stages.contains(&Stage::Dlq) {
+                let what = "the dlq stage tries events again through the ingest stage".to_owned();
+                self.note("stages", what, r#"add "ingest", or take "dlq" out"#);
+            }
+            return;
+        }
+        match &plan.postgres_dsn {
+            None => {
+                let what = "not set, and the ingest stage writes to PostgreSQL".to_owned();
+                self.note("postgres.dsn", what, "set it, or POSTGRES_DSN in the environment");
+            }
+            Some(dsn) => {
+                if let Err(error) = connect::parse(dsn.expose()) {
+                    let what = describe(&error);
+                    self.note("postgres.dsn", what, "write postgres://user:password@host/db");
+                }
+            }
+        }
+        if ingest.realtime.stream == ingest.history.stream {
+            let what = "realtime and history events share a stream".to_owned();
+            self.note("ingest.history_stream", what, "give history events a stream of their own");
+        }
+        let others = [&plan.cdc.stream, &plan.cdc.output_stream, &plan.cdc.dlq_stream];
+        for (key, source) in
+            [("ingest.stream", &ingest.realtime), ("ingest.history_stream", &ingest.history)]
+        {
+            if others.contains(&&source.stream) {
+                let what = "another stage or the dead letters use this stream".to_owned();
+                self.note(key, what, "give chat events a stream of their own");
+            }
+        }
     }
 
     /// Notes that `lesser` may not be above `greater`.

@@ -76,10 +76,30 @@ fn relations_between_values_are_checked() {
 
 #[test]
 fn a_stage_this_version_lacks_is_refused_by_name() {
-    let text = resolve("stages = [\"cdc\", \"ingest\"]", 2).expect_err("ingest").to_string();
-    assert!(text.contains("\"ingest\" is planned"), "{text}");
+    let text = resolve("stages = [\"cdc\", \"push\"]", 2).expect_err("push").to_string();
+    assert!(text.contains("\"push\" is planned"), "{text}");
     let text = resolve("stages = [\"cdx\"]", 2).expect_err("cdx").to_string();
     assert!(text.contains("\"cdx\" does not exist"), "{text}");
+}
+
+#[test]
+fn the_ingest_stage_wants_postgresql_and_streams_of_its_own() {
+    let ingest = "stages = [\"ingest\", \"cdc\"]\n";
+    assert_eq!(problems(ingest), ["postgres.dsn"]);
+    assert_eq!(problems(&format!("{ingest}postgres.dsn = \"sslmode=never\"")), ["postgres.dsn"]);
+    let ingest = format!("{ingest}postgres.dsn = \"postgres://u:hunter2@h/db\"\n");
+    let plan = resolve(&ingest, 2).expect("a plan");
+    assert_eq!(plan.stages, [Stage::Ingest, Stage::Cdc]);
+    assert!(!format!("{plan:?}").contains("hunter2"));
+    for (line, key) in [
+        ("ingest.max_in_flight = 10000", "ingest.max_in_flight"),
+        ("ingest.lock_timeout = \"1m\"", "ingest.lock_timeout"),
+        ("ingest.history_stream = \"wa_events_stream\"", "ingest.history_stream"),
+        ("ingest.stream = \"cdc_events_stream\"", "ingest.stream"),
+        ("ingest.history_stream = \"dlq_stream\"", "ingest.history_stream"),
+    ] {
+        assert_eq!(problems(&format!("{ingest}{line}")), [key], "{line}");
+    }
 }
 
 #[test]

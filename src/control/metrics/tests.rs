@@ -20,6 +20,7 @@ fn shard(number: usize, snapshot: ShardSnapshot) -> Shard {
         partitions: vec![0],
         in_flight: snapshot.in_flight,
         lag: Duration::from_millis(1500 * u64::try_from(number).expect("small")),
+        held: Vec::new(),
         dependencies: vec![up],
     };
     Shard { snapshot, status }

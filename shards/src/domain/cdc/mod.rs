@@ -35,6 +35,6 @@ pub use payload::EVENT_TIME_BYTES;
 pub use reject::{Reason, Rejection};
 pub use rules::{CdcRules, CdcSettings, EnvelopeRule, RulesError, Table};
 pub use sink::Sink;
-pub use stamp::{rfc3339_micros, rfc3339_nanos, rfc3339_seconds};
+pub use stamp::{parse_rfc3339, rfc3339_micros, rfc3339_nanos, rfc3339_seconds};
 pub use subject::{SubjectShape, company_hint, company_token};
 pub use token::{COMPANY_BYTES_MAX, TOKEN_BYTES_MAX, is_agent, is_chat, is_company};

@@ -58,6 +58,61 @@ fn date_of(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
+/// Reads RFC 3339 with any number of decimals and any offset, as Unix nanoseconds. Nothing before 1970.
+#[must_use]
+pub fn parse_rfc3339(text: &str) -> Option<u64> {
+    let number = |range: std::ops::Range<usize>| -> Option<u64> {
+        let digits = text.get(range).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
+        digits.parse().ok()
+    };
+    let (head, rest) = text.split_at_checked(19)?;
+    let signs = [4, 7, 10, 13, 16].map(|at| head.as_bytes()[at]);
+    if signs != *b"--T::" && signs != *b"--t::" {
+        return None;
+    }
+    let [year, month, day] = [number(0..4)?, number(5..7)?, number(8..10)?];
+    let [hour, minute, second] = [number(11..13)?, number(14..16)?, number(17..19)?];
+    if !(1..=12).contains(&month) || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let days = day_of(year, month, day)?;
+    let (decimals, zone) = match rest.strip_prefix('.') {
+        Some(rest) => rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?),
+        None => ("", rest),
+    };
+    let digits = &decimals[..decimals.len().min(9)];
+    let nanos = digits.bytes().chain(std::iter::repeat(b'0')).take(9);
+    let nanos = nanos.fold(0, |nanos, digit| nanos * 10 + u64::from(digit - b'0'));
+    let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
+    let seconds = i64::try_from(seconds).ok()?.checked_sub(offset_seconds(zone)?)?;
+    u64::try_from(seconds).ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)
+}
+
+fn offset_seconds(zone: &str) -> Option<i64> {
+    if zone == "Z" || zone == "z" {
+        return Some(0);
+    }
+    let (hours, minutes) = zone.get(1..)?.split_once(':')?;
+    let seconds = (hours.parse::<u8>().ok()?, minutes.parse::<u8>().ok()?);
+    let seconds = i64::from(seconds.0) * 3600 + i64::from(seconds.1) * 60;
+    match zone.as_bytes().first()? {
+        b'+' => Some(seconds),
+        b'-' => Some(-seconds),
+        _ => None,
+    }
+}
+
+/// Days from 1970-01-01 to a date; `None` before it, and for a date that there is not.
+fn day_of(year: u64, month: u64, day: u64) -> Option<u64> {
+    let (shifted, from_march) =
+        if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
+    let (era, year_of_era) = (shifted / 400, shifted % 400);
+    let day_of_year = (153 * from_march + 2) / 5 + day.checked_sub(1)?;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = (era * 146_097 + day_of_era).checked_sub(719_468)?;
+    (date_of(days) == (year, month, day)).then_some(days)
+}
+
 fn write_digits(mut value: u64, out: &mut [u8]) {
     for digit in out.iter_mut().rev() {
         *digit = b'0' + (value % 10) as u8;
@@ -68,6 +123,31 @@ fn write_digits(mut value: u64, out: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for nanos in [0, 1, 951_782_400_000_000_000, 1_748_772_000_123_456_789] {
+            let mut out = [0; 30];
+            let text = std::str::from_utf8(rfc3339_nanos(nanos, &mut out)).unwrap();
+            assert_eq!(parse_rfc3339(text), Some(nanos), "{text}");
+        }
+        let base = 1_748_772_000_000_000_000;
+        for (text, nanos) in [
+            ("2025-06-01T10:00:00Z", Some(base)),
+            ("2025-06-01T12:00:00.5+02:00", Some(base + 500_000_000)),
+            ("2025-06-01T07:30:00-02:30", Some(base)),
+            ("2025-06-01T10:00:00", None),
+            ("2025-02-29T10:00:00Z", None),
+            ("2025-06-31T10:00:00Z", None),
+            ("1969-12-31T23:59:59Z", None),
+            ("2025-06-01 10:00:00Z", None),
+            ("2025-06-+1T10:00:00Z", None),
+            ("0000-01-01T00:00:00Z", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_rfc3339(text), nanos, "{text}");
+        }
+    }
 
     #[test]
     fn known_moments_have_their_text() {

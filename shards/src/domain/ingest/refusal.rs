@@ -94,6 +94,7 @@ impl Refusal {
     pub(crate) fn of_subject(reason: Reason, subject: &str) -> Self {
         let words = match reason {
             Reason::BadCompany => "the company in the subject must match [A-Za-z0-9_-]{1,48}",
+            Reason::CompanyMismatch => "the letter carries an event of another company",
             _ => "the subject names no event that is known here",
         };
         let value = shortened(subject);

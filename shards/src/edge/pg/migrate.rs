@@ -35,6 +35,7 @@ migrations! {
     2 "add_columns",
     3 "create_indexes",
     4 "create_post_scans",
+    5 "create_exhausted_key",
 }
 
 const SCHEMA: &str = include_str!("../../../../migrations/maintain/schema.sql");

@@ -3,11 +3,15 @@
 //! well and nobody was in the way; an error that is not about values settles nothing.
 
 use super::cache::Cache;
+use super::exhausted::{self, Exhausted};
 use super::migrate::{self, MigrateError, Options};
 use super::param::{Param, params, types};
 use crate::columns::Call;
 use crate::id::SchemaName;
-use crate::pipeline::commit::{Batch, Class, Commit, Failure, Hints, Item, POST_SCAN_RUN, Step};
+use crate::pipeline::commit::{
+    Away, Batch, Class, Commit, Failure, Hints, Item, POST_SCAN_RUN, Step,
+};
+use crate::pipeline::ingest::{GivenUp, Unwritten};
 use futures_lite::StreamExt;
 use std::fmt::Write;
 use std::future::poll_fn;
@@ -113,6 +117,34 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Makes a dead letter a row of its company's exhausted events.
+    ///
+    /// # Errors
+    /// The database is away, or the company's schema cannot be used.
+    pub async fn give_up(&self, letter: &GivenUp<'_>) -> Result<(), Unwritten> {
+        let company = letter.company;
+        let no_company =
+            || Unwritten::Held(MigrateError::BadCompany(company.to_owned()).to_string());
+        let schema = SchemaName::of(company).ok_or_else(no_company)?;
+        match migrate::open(&self.client, company, &self.schemas).await {
+            Ok(_) => {}
+            Err(MigrateError::Database(error)) => return Err(unwritten(&error)),
+            Err(error) => return Err(Unwritten::Held(error.to_string())),
+        }
+        let row = Exhausted {
+            letter_id: &letter.letter_id,
+            company,
+            source_subject: letter.source_subject,
+            last_error: letter.last_error,
+            retry_count: letter.retry_count,
+            event_timestamp: letter.event_timestamp,
+            letter: letter.letter,
+            original: letter.original,
+        };
+        let inserted = exhausted::insert(&self.client, &schema, &row).await;
+        inserted.map(|_| ()).map_err(|error| unwritten(&error))
     }
 
     /// Writes what was added to a batch in one transaction.
@@ -316,6 +348,16 @@ fn not_opened(commit: &mut Commit, company: &str, error: &MigrateError) {
             }
         }
         _ => commit.not_opened(company, &error.to_string()),
+    }
+}
+
+fn unwritten(error: &Error) -> Unwritten {
+    let Failure { class, sqlstate, message, .. } = failure(error, None);
+    match class {
+        Class::Data | Class::Schema => Unwritten::Held(message),
+        Class::Conflict | Class::Busy | Class::Transient => {
+            Unwritten::Away(Away { sqlstate, message })
+        }
     }
 }
 

@@ -3,14 +3,14 @@
 //! ever, and holds the ack floor meanwhile.
 
 use super::{Cx, Grave, LOOK_AGAIN, Stage, read_puback, reason_labels};
-use crate::domain::cdc::{self, DLQ_COMPANY_UNKNOWN, DeadLetter, ErrorType};
+use crate::domain::cdc::DLQ_COMPANY_UNKNOWN;
 use crate::metrics::Outcome;
 use crate::pipeline::bus::{AckFor, FlightRef};
 use crate::pipeline::flight::{Flight, State};
+use crate::pipeline::letter::{self, Cause};
 use crate::pipeline::mail::Parcel;
 use crate::pipeline::tenant::NONE;
 use crate::wire::nats::op::Msg;
-use bytes::BytesMut;
 
 impl Stage {
     // An event that never flew is dead-lettered.
@@ -48,50 +48,15 @@ impl Stage {
             return;
         }
         let Some(flight) = self.flights.get(name) else { return };
-        let parcel = &flight.parcel;
-        let (mut at, mut published) = ([0; 30], [0; 30]);
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let message_id = parcel.msg.header(b"Nats-Msg-Id").map(text);
-        let (stream, labels) = (&cx.settings.cdc.source.stream, reason_labels());
-        let letter = DeadLetter {
-            source_subject: parcel.subject(),
+        let cause = Cause {
+            stage: "cdc",
+            reason: reason_labels().get(grave.reason).copied().unwrap_or("unknown"),
+            detail: &grave.detail,
             company: grave.company.as_deref(),
-            body: parcel.msg.payload(),
-            error_type: ErrorType::Fatal,
-            error: &grave.detail,
-            reason: labels.get(grave.reason).copied(),
-            retry_count: parcel.delivered,
-            retry_max: -1,
-            dead_lettered_at: &text(cdc::rfc3339_nanos(now.wall, &mut at)),
-            stream: Some(stream),
-            stream_sequence: Some(parcel.seq),
-            message_id: message_id.as_deref(),
-            published_at: Some(&text(cdc::rfc3339_nanos(parcel.stored, &mut published))),
+            attempts: flight.attempts,
         };
-        // Headers and the other fields stay far below the 64 KiB that are kept free for them.
-        let max = cx.bus.conn.info().max_payload.saturating_sub(64 * 1024);
-        let max = usize::try_from(max).unwrap_or(usize::MAX).min(cx.settings.cdc.dlq_payload_max);
-        let mut body = BytesMut::new();
-        cdc::write_dlq_payload(&letter, max, &mut body);
-        let company = grave.company.as_deref().unwrap_or(DLQ_COMPANY_UNKNOWN);
-        let subject = format!("{}.{company}", cx.settings.cdc.dlq_subject);
-        let id = format!("dlq:{stream}:{}:{}", parcel.seq, parcel.stored);
-        let original = message_id.unwrap_or_else(|| format!("msg-{}", parcel.seq));
-        let reason = labels.get(grave.reason).copied().unwrap_or("unknown");
-        let attempts = flight.attempts.max(1).to_string();
-        let headers = [
-            ("Nats-Msg-Id", id.as_str()),
-            ("Nats-Expected-Stream", cx.facts.dlq_stream.as_str()),
-            ("Original-Nats-Msg-Id", original.as_str()),
-            ("Daisi-Reason", reason),
-            ("Daisi-Attempts", attempts.as_str()),
-            ("Daisi-Stage", "cdc"),
-        ];
-        let deadline = now.mono + cx.settings.cdc.publish_timeout;
-        let who = AckFor::DeadLetter { flight: name };
-        cx.bus.publish(deadline, who, &subject, &headers, &body);
-        tracing::warn!(company = grave.company.as_deref(), reason, seq = parcel.seq,
-            detail = %grave.detail, "event dead-lettered");
+        let (stream, who) = (&cx.settings.cdc.source.stream, AckFor::DeadLetter { flight: name });
+        letter::publish(&flight.parcel, stream, &cause, who, cx);
     }
 
     /// The dead letter was stored, or not.

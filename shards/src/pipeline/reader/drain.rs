@@ -1,6 +1,7 @@
 //! The clean end of a reading: pulls are withdrawn, what is held gets its outcome and its ack, the server
-//! confirms that, then the lease is given back. For good when the process stops; to stand by again when it is another replica's turn.
-//! Invariant: the lease goes only when nothing is held and nothing can come any more.
+//! confirms that, then the lease is given back. For good when the process stops; to stand by again when it
+//! is another replica's turn. Invariant: the lease goes only when nothing is held and nothing can come any
+//! more.
 
 use super::{Bus, Drain, Goal, Now, Phase, Reader, ReaderNews, SEC, Settings};
 

@@ -161,6 +161,9 @@ impl World {
                     return broken(Promise::Progress, "TLS was asked for and nobody offered it");
                 }
                 Effect::NatsTopology(_) => {}
+                Effect::PgConnect { .. } | Effect::PgClose { .. } | Effect::PgWrite { .. } => {
+                    unreachable!("the simulation runs no stage that needs PostgreSQL")
+                }
                 Effect::Mail { to, mail } => self.post(r, s, usize::from(to.0), mail),
                 Effect::Drained => {
                     note!(self, "{r}/{s} drained");
@@ -232,6 +235,7 @@ fn mail_text(mail: &Mail) -> String {
     match mail {
         Mail::Parcel(p) => format!("parcel {} of epoch {}", p.seq, p.epoch.0),
         Mail::Done { epoch, index, .. } => format!("done {index} of epoch {}", epoch.0),
+        Mail::Judged { index, fate, .. } => format!("letter {index}: {fate:?}"),
         Mail::Placed { epoch, .. } => format!("one of epoch {} has its place", epoch.0),
         Mail::CaughtUp { partition } => format!("partition {partition} has caught up"),
         Mail::Cancel { epoch, .. } => format!("cancel before epoch {}", epoch.0),

@@ -129,6 +129,21 @@ impl Api {
         self.request("STREAM.MSG.GET", &[stream], to_json(&json!({"seq": seq})))
     }
 
+    /// First message at or behind `seq` whose subject is one of `pattern`, from the stream's leader. It
+    /// needs no consumer. Answer: [`parse_message_get`].
+    #[must_use]
+    pub fn message_get_next(&self, stream: &str, seq: u64, pattern: &str) -> Request {
+        let body = to_json(&json!({"seq": seq, "next_by_subj": pattern}));
+        self.request("STREAM.MSG.GET", &[stream], body)
+    }
+
+    /// Deletes the message of a sequence, without writing over its bytes. Answer: [`Deleted`].
+    #[must_use]
+    pub fn message_delete(&self, stream: &str, seq: u64) -> Request {
+        let body = to_json(&json!({"seq": seq, "no_erase": true}));
+        self.request("STREAM.MSG.DELETE", &[stream], body)
+    }
+
     /// Creates or updates a consumer named by `durable_name` or `name`; without either the server
     /// names it. Compare `config` of the answer with what was asked. Answer: [`ConsumerInfo`].
     ///
@@ -462,6 +477,11 @@ mod tests {
         );
         assert_eq!(body(&api.message_get_last("KV_b", "$KV.b.k"))["last_by_subj"], "$KV.b.k");
         assert_eq!(api.stream_purge("S", None).body, b"");
+        let next = body(&api.message_get_next("S", 7, "a.>"));
+        assert_eq!(next, json!({"seq": 7, "next_by_subj": "a.>"}));
+        let delete = api.message_delete("S", 7);
+        assert_eq!(delete.subject, "$JS.API.STREAM.MSG.DELETE.S");
+        assert_eq!(body(&delete), json!({"seq": 7, "no_erase": true}));
     }
 
     #[test]

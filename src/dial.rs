@@ -1,5 +1,5 @@
-//! A blocking connection with a deadline on every step, plain or TLS: the doctor asks a few questions and
-//! has no use for a ring. Invariant: no call waits longer than the timeout it was given.
+//! A blocking connection with a deadline on every step, plain or TLS: commands ask one question after another
+//! and have no use for a ring. Invariant: no call waits longer than the timeout it was given.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -19,7 +19,7 @@ const READ_BYTES: usize = 16 << 10;
 const ANSWER_BYTES_MAX: usize = 32 << 20;
 
 /// A connection, plain or TLS, and the bytes received and not yet decoded.
-pub(super) struct Link {
+pub(crate) struct Link {
     stream: Stream,
     inbox: BytesMut,
 }
@@ -33,7 +33,7 @@ enum Stream {
 
 impl Link {
     /// Connects to the first address of the name that answers.
-    pub(super) fn connect(server: &ServerAddress, timeout: Duration) -> Result<Self, String> {
+    pub(crate) fn connect(server: &ServerAddress, timeout: Duration) -> Result<Self, String> {
         let addresses = (server.host.as_str(), server.port).to_socket_addrs();
         let addresses = addresses.map_err(|error| format!("name not resolved: {error}"))?;
         let mut last = "name has no address".to_owned();
@@ -55,8 +55,19 @@ impl Link {
         Ok(Self { stream: Stream::Plain(stream), inbox: BytesMut::new() })
     }
 
+    /// Waits so long for each answer from now on.
+    pub(crate) fn set_timeout(&mut self, timeout: Duration) -> std::io::Result<()> {
+        let stream = match &self.stream {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(stream) => stream.get_ref(),
+            Stream::Gone => return Ok(()),
+        };
+        stream.set_read_timeout(Some(timeout))?;
+        stream.set_write_timeout(Some(timeout))
+    }
+
     /// Goes on in TLS; the handshake itself happens with the first bytes.
-    pub(super) fn upgrade(&mut self, host: &str, plan: &TlsPlan) -> Result<(), String> {
+    pub(crate) fn upgrade(&mut self, host: &str, plan: &TlsPlan) -> Result<(), String> {
         let config = crate::tls::client_config(plan)?;
         let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
         let session =
@@ -68,7 +79,7 @@ impl Link {
         Ok(())
     }
 
-    pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
         let sent = match &mut self.stream {
             Stream::Plain(stream) => stream.write_all(bytes),
             Stream::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
@@ -78,7 +89,7 @@ impl Link {
     }
 
     /// Reads until `decode` has one value.
-    pub(super) fn receive<T, E: std::fmt::Display>(
+    pub(crate) fn receive<T, E: std::fmt::Display>(
         &mut self,
         mut decode: impl FnMut(&mut BytesMut) -> Result<Step<T>, E>,
     ) -> Result<T, String> {
@@ -98,6 +109,8 @@ impl Link {
             match size {
                 Ok(0) => return Err("server closed the connection".to_owned()),
                 Ok(size) => self.inbox.extend_from_slice(&chunk[..size]),
+                // A signal, which cuts short every read with a timeout.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) if is_timeout(&error) => return Err("no answer in time".to_owned()),
                 Err(error) => return Err(error.to_string()),
             }

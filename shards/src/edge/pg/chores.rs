@@ -1,0 +1,91 @@
+//! What has to be done in PostgreSQL from time to time, whether events come or not: post-scans that are due
+//! (contract `ingest.md` 5.9), and the partitions of the coming months (4.3). Invariants: one replica at a
+//! time does it, by an advisory lock; one company's trouble keeps it from no other; what is not done now is
+//! still due at the next round.
+//!
+//! It has a connection of its own, and only while it works: a scan or a new partition takes long.
+
+use super::connect::connect;
+use super::lane::{PgPlan, driven};
+use super::write::Session;
+use super::{describe, migrate};
+use crate::edge::Clock;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+/// From one round to the next; drawn from half of it up, so that replicas do not meet.
+const ROUND: Duration = Duration::from_secs(60);
+/// Before the first round: by then the streams are being read.
+const FIRST_ROUND: Duration = Duration::from_secs(5);
+/// Pages of a scan in one round: the others want their turn.
+const PAGES_MAX: u32 = 100;
+/// Key of the lock: "daisi" and a number.
+const LOCK: i64 = 0x6461_6973_6900_0001;
+const DAY_NS: u64 = 24 * 3600 * crate::clock::SEC;
+
+/// The chores of a process, for as long as it is polled; it never ends.
+pub type Chores = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Does the chores, round by round.
+#[must_use]
+pub fn chores(plan: PgPlan, clock: Clock) -> Chores {
+    Box::pin(async move {
+        let mut day_done = None;
+        glommio::timer::sleep(drawn(FIRST_ROUND)).await;
+        loop {
+            let day = clock.now().wall / DAY_NS;
+            match round(&plan, clock, day_done != Some(day)).await {
+                Ok(true) => day_done = Some(day),
+                Ok(false) => {} // Another replica is at it.
+                Err(why) => {
+                    tracing::warn!(why, "post-scans and partitions wait for the next round")
+                }
+            }
+            glommio::timer::sleep(drawn(ROUND)).await;
+        }
+    })
+}
+
+fn drawn(span: Duration) -> Duration {
+    span.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+/// One round; false if another replica holds the lock.
+async fn round(plan: &PgPlan, clock: Clock, with_months: bool) -> Result<bool, String> {
+    let (client, mut driver) = connect(&plan.target).await.map_err(|error| error.to_string())?;
+    let work = async {
+        let session = Session::new(client, plan.session.clone()).await;
+        let session = session.map_err(|error| describe(&error))?;
+        // Given back with the connection, also where this process is killed.
+        let asked = format!("SELECT pg_try_advisory_lock({LOCK})");
+        let locked = session.client().query_one(&asked, &[]).await;
+        let locked = locked.and_then(|row| row.try_get(0)).map_err(|error| describe(&error))?;
+        if locked {
+            work_on_all(&session, clock, with_months).await?;
+        }
+        Ok(locked)
+    };
+    driven(&mut driver, work).await?
+}
+
+async fn work_on_all(session: &Session, clock: Clock, with_months: bool) -> Result<(), String> {
+    let companies = migrate::companies(session.client()).await;
+    for company in companies.map_err(|error| error.to_string())? {
+        if with_months && let Err(error) = migrate::make_months(session.client(), &company).await {
+            tracing::warn!(%company, %error, "the partitions of the coming months are not made");
+        }
+        for _ in 0..PAGES_MAX {
+            match session.post_scan(&company, clock.now().wall).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(failure) => {
+                    let why = failure.message;
+                    tracing::warn!(%company, why, "a post-scan waits for the next round");
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
+}
