@@ -1,6 +1,6 @@
 //! Environment variables: which one sets which key. Invariant: a name that begins with `DAISI_` is a key, a
-//! variable of the old service, set by Kubernetes, or an error. Sources: contract cdc.md §10; Kubernetes
-//! documentation, "Services", environment variables.
+//! variable of the old service, set by Kubernetes, or an error. Sources: contracts cdc.md §10 and ingest.md §8;
+//! Kubernetes documentation, "Services", environment variables.
 
 use super::keys::KEYS;
 
@@ -11,6 +11,8 @@ pub enum Meaning {
     Key(&'static str),
     /// The value of that key; `0` stands for its default.
     KeyZeroDefault(&'static str),
+    /// The value of that key, in days.
+    KeyDays(&'static str),
     /// A port: daisi listens on loopback there.
     MetricsPort,
     /// Nothing any more, for this reason.
@@ -33,6 +35,11 @@ const fn legacy(name: &'static str, meaning: Meaning) -> Legacy {
 const CONSUMER: Meaning = Meaning::Obsolete(
     "one consumer a stream takes the place of one a company; see `ingest.consumer`",
 );
+const SUBJECTS: Meaning = Meaning::Obsolete("the ten subjects are those of the contract");
+const RETRIES: Meaning = Meaning::Obsolete(
+    "no delivery is spent on an outage, and an event that is wrong is dead-lettered at once",
+);
+const MIGRATION: Meaning = Meaning::Obsolete("a company's schema is always made on first sight");
 const POOL: Meaning = Meaning::Obsolete("shards take the place of the worker pool; see `shards`");
 
 /// All of them; where several set one key, the later one wins.
@@ -66,6 +73,17 @@ pub const LEGACY: &[Legacy] = &[
     legacy("NATS_HISTORICAL_CONSUMER", CONSUMER),
     legacy("NATS_REALTIME_GROUP", CONSUMER),
     legacy("NATS_HISTORICAL_GROUP", CONSUMER),
+    legacy("NATS_REALTIME_MAXAGE", Meaning::KeyDays("ingest.stream_max_age")),
+    legacy("NATS_HISTORICAL_MAXAGE", Meaning::KeyDays("ingest.history_max_age")),
+    legacy("NATS_REALTIME_SUBJECTLIST", SUBJECTS),
+    legacy("NATS_HISTORICAL_SUBJECTLIST", SUBJECTS),
+    legacy("NATS_REALTIME_MAXDELIVER", RETRIES),
+    legacy("NATS_HISTORICAL_MAXDELIVER", RETRIES),
+    legacy("NATS_REALTIME_NAKBASEDELAY", RETRIES),
+    legacy("NATS_REALTIME_NAKMAXDELAY", RETRIES),
+    legacy("NATS_HISTORICAL_NAKBASEDELAY", RETRIES),
+    legacy("NATS_HISTORICAL_NAKMAXDELAY", RETRIES),
+    legacy("DATABASE_POSTGRESAUTOMIGRATE", MIGRATION),
     legacy("WORKERS", POOL),
     legacy("WORKERS_MULTIPLIER", POOL),
     legacy("MIN_WORKERS", POOL),
@@ -154,7 +172,7 @@ pub fn legacy_names(path: &str) -> impl Iterator<Item = &'static str> {
 
 fn sets(meaning: Meaning, path: &str) -> bool {
     match meaning {
-        Meaning::Key(key) | Meaning::KeyZeroDefault(key) => key == path,
+        Meaning::Key(key) | Meaning::KeyZeroDefault(key) | Meaning::KeyDays(key) => key == path,
         Meaning::MetricsPort => path == "control.listen",
         Meaning::Obsolete(_) => false,
     }
@@ -194,7 +212,9 @@ mod tests {
     #[test]
     fn every_old_variable_names_a_key_that_exists() {
         for old in LEGACY {
-            if let Meaning::Key(path) | Meaning::KeyZeroDefault(path) = old.meaning {
+            if let Meaning::Key(path) | Meaning::KeyZeroDefault(path) | Meaning::KeyDays(path) =
+                old.meaning
+            {
                 assert!(super::super::keys::find(path).is_some(), "{}", old.name);
             }
         }

@@ -255,6 +255,11 @@ impl Config {
                     self.set(index, Raw::Text(value.to_owned()), origin);
                 }
             }
+            Meaning::KeyDays(path) => {
+                if let Some(index) = place(path).filter(|_| value != "0") {
+                    self.set(index, Raw::Text(format!("{value}d")), origin);
+                }
+            }
             Meaning::MetricsPort => {
                 if let Some(index) = place("control.listen") {
                     self.set(index, Raw::Text(format!("127.0.0.1:{value}")), origin);
@@ -460,6 +465,14 @@ mod tests {
         let config = load("", &[("JS_MAX_DELIVER", "0"), ("JS_ACK_WAIT", "0s")], &[]);
         assert_eq!(value(&config, "cdc.retry_attempts").1, "default");
         assert_eq!(value(&config, "cdc.ack_wait").1, "default");
+    }
+
+    #[test]
+    fn ages_of_the_old_service_are_days() {
+        let ages = [("NATS_REALTIME_MAXAGE", "12"), ("NATS_HISTORICAL_MAXAGE", "0")];
+        let config = load("", &ages, &[]);
+        assert_eq!(value(&config, "ingest.stream_max_age").0, "\"12d\"");
+        assert_eq!(value(&config, "ingest.history_max_age").1, "default");
     }
 
     #[test]

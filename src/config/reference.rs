@@ -121,6 +121,9 @@ fn legacy_table(out: &mut String) {
             Meaning::KeyZeroDefault(path) => {
                 (format!("`{path}`"), "0 stands for the default".to_owned())
             }
+            Meaning::KeyDays(path) => {
+                (format!("`{path}`"), "in days; 0 stands for the default".to_owned())
+            }
             Meaning::MetricsPort => {
                 ("`control.listen`".to_owned(), "a port, on loopback; said at start".to_owned())
             }
