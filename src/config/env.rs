@@ -1,8 +1,37 @@
 //! Environment variables: which one sets which key. Invariant: a name that begins with `DAISI_` is a key, a
-//! variable of the old service, set by Kubernetes, or an error. Sources: contract cdc.md §10; Kubernetes
-//! documentation, "Services", environment variables.
+//! variable of the old service, set by Kubernetes, or an error. Sources: contracts cdc.md §10 and ingest.md §8;
+//! Kubernetes documentation, "Services", environment variables.
 
 use super::keys::KEYS;
+
+/// What a bare number of the old service counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Minutes.
+    Minutes,
+    /// Days.
+    Days,
+}
+
+impl Unit {
+    /// As a duration is written here.
+    #[must_use]
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Minutes => "m",
+            Self::Days => "d",
+        }
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Minutes => "minutes",
+            Self::Days => "days",
+        }
+    }
+}
 
 /// What a variable of the service daisi replaces means here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,8 +40,8 @@ pub enum Meaning {
     Key(&'static str),
     /// The value of that key; `0` stands for its default.
     KeyZeroDefault(&'static str),
-    /// The value of that key, in minutes.
-    KeyMinutes(&'static str),
+    /// The value of that key, in this unit.
+    KeyIn(&'static str, Unit),
     /// A port: daisi listens on loopback there.
     MetricsPort,
     /// Nothing any more, for this reason.
@@ -35,6 +64,11 @@ const fn legacy(name: &'static str, meaning: Meaning) -> Legacy {
 const CONSUMER: Meaning = Meaning::Obsolete(
     "one consumer a stream takes the place of one a company; see `ingest.consumer`",
 );
+const SUBJECTS: Meaning = Meaning::Obsolete("the ten subjects are those of the contract");
+const RETRIES: Meaning = Meaning::Obsolete(
+    "no delivery is spent on an outage, and an event that is wrong is dead-lettered at once",
+);
+const MIGRATION: Meaning = Meaning::Obsolete("a company's schema is always made on first sight");
 const POOL: Meaning = Meaning::Obsolete("shards take the place of the worker pool; see `shards`");
 
 /// All of them; where several set one key, the later one wins.
@@ -64,8 +98,8 @@ pub const LEGACY: &[Legacy] = &[
     legacy("NATS_HISTORICAL_STREAM", Meaning::Key("ingest.history_stream")),
     legacy("NATS_DLQSTREAM", Meaning::Key("cdc.dlq_stream")),
     legacy("NATS_DLQSUBJECT", Meaning::Key("cdc.dlq_subject")),
-    legacy("NATS_DLQBASEDELAYMINUTES", Meaning::KeyMinutes("dlq.retry_delay_min")),
-    legacy("NATS_DLQMAXDELAYMINUTES", Meaning::KeyMinutes("dlq.retry_delay_max")),
+    legacy("NATS_DLQBASEDELAYMINUTES", Meaning::KeyIn("dlq.retry_delay_min", Unit::Minutes)),
+    legacy("NATS_DLQMAXDELAYMINUTES", Meaning::KeyIn("dlq.retry_delay_max", Unit::Minutes)),
     legacy("NATS_DLQACKWAIT", Meaning::Key("dlq.ack_wait")),
     legacy("NATS_DLQMAXACKPENDING", Meaning::Key("dlq.max_ack_pending")),
     legacy("NATS_DLQWORKERS", POOL),
@@ -73,6 +107,17 @@ pub const LEGACY: &[Legacy] = &[
     legacy("NATS_HISTORICAL_CONSUMER", CONSUMER),
     legacy("NATS_REALTIME_GROUP", CONSUMER),
     legacy("NATS_HISTORICAL_GROUP", CONSUMER),
+    legacy("NATS_REALTIME_MAXAGE", Meaning::KeyIn("ingest.stream_max_age", Unit::Days)),
+    legacy("NATS_HISTORICAL_MAXAGE", Meaning::KeyIn("ingest.history_max_age", Unit::Days)),
+    legacy("NATS_REALTIME_SUBJECTLIST", SUBJECTS),
+    legacy("NATS_HISTORICAL_SUBJECTLIST", SUBJECTS),
+    legacy("NATS_REALTIME_MAXDELIVER", RETRIES),
+    legacy("NATS_HISTORICAL_MAXDELIVER", RETRIES),
+    legacy("NATS_REALTIME_NAKBASEDELAY", RETRIES),
+    legacy("NATS_REALTIME_NAKMAXDELAY", RETRIES),
+    legacy("NATS_HISTORICAL_NAKBASEDELAY", RETRIES),
+    legacy("NATS_HISTORICAL_NAKMAXDELAY", RETRIES),
+    legacy("DATABASE_POSTGRESAUTOMIGRATE", MIGRATION),
     legacy("WORKERS", POOL),
     legacy("WORKERS_MULTIPLIER", POOL),
     legacy("MIN_WORKERS", POOL),
@@ -161,7 +206,7 @@ pub fn legacy_names(path: &str) -> impl Iterator<Item = &'static str> {
 
 fn sets(meaning: Meaning, path: &str) -> bool {
     match meaning {
-        Meaning::Key(key) | Meaning::KeyZeroDefault(key) | Meaning::KeyMinutes(key) => key == path,
+        Meaning::Key(key) | Meaning::KeyZeroDefault(key) | Meaning::KeyIn(key, _) => key == path,
         Meaning::MetricsPort => path == "control.listen",
         Meaning::Obsolete(_) => false,
     }
@@ -201,7 +246,7 @@ mod tests {
     #[test]
     fn every_old_variable_names_a_key_that_exists() {
         for old in LEGACY {
-            if let Meaning::Key(path) | Meaning::KeyZeroDefault(path) | Meaning::KeyMinutes(path) =
+            if let Meaning::Key(path) | Meaning::KeyZeroDefault(path) | Meaning::KeyIn(path, _) =
                 old.meaning
             {
                 assert!(super::super::keys::find(path).is_some(), "{}", old.name);

@@ -255,9 +255,9 @@ impl Config {
                     self.set(index, Raw::Text(value.to_owned()), origin);
                 }
             }
-            Meaning::KeyMinutes(path) => {
-                if let Some(index) = place(path) {
-                    self.set(index, Raw::Text(format!("{value}m")), origin);
+            Meaning::KeyIn(path, unit) => {
+                if let Some(index) = place(path).filter(|_| value != "0") {
+                    self.set(index, Raw::Text(format!("{value}{}", unit.suffix())), origin);
                 }
             }
             Meaning::MetricsPort => {
@@ -465,6 +465,14 @@ mod tests {
         let config = load("", &[("JS_MAX_DELIVER", "0"), ("JS_ACK_WAIT", "0s")], &[]);
         assert_eq!(value(&config, "cdc.retry_attempts").1, "default");
         assert_eq!(value(&config, "cdc.ack_wait").1, "default");
+    }
+
+    #[test]
+    fn ages_of_the_old_service_are_days() {
+        let ages = [("NATS_REALTIME_MAXAGE", "12"), ("NATS_HISTORICAL_MAXAGE", "0")];
+        let config = load("", &ages, &[]);
+        assert_eq!(value(&config, "ingest.stream_max_age").0, "\"12d\"");
+        assert_eq!(value(&config, "ingest.history_max_age").1, "default");
     }
 
     #[test]

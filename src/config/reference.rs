@@ -121,7 +121,9 @@ fn legacy_table(out: &mut String) {
             Meaning::KeyZeroDefault(path) => {
                 (format!("`{path}`"), "0 stands for the default".to_owned())
             }
-            Meaning::KeyMinutes(path) => (format!("`{path}`"), "in minutes".to_owned()),
+            Meaning::KeyIn(path, unit) => {
+                (format!("`{path}`"), format!("in {}; 0 stands for the default", unit.plural()))
+            }
             Meaning::MetricsPort => {
                 ("`control.listen`".to_owned(), "a port, on loopback; said at start".to_owned())
             }

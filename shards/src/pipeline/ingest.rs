@@ -336,9 +336,6 @@ impl Ingest {
 
     fn commit(&mut self, waiting: &Waiting, outcome: Outcome, cx: &mut Cx<'_>) {
         crate::fault::point("before_ingest_ack");
-        if !self.troubled.is_empty() && self.troubled.remove(&waiting.tenant).is_some() {
-            tracing::info!(company = %self.name(waiting.tenant), "a company is written again");
-        }
         cx.figures.ingest.latency.record(cx.now.mono.saturating_sub(waiting.parcel.received));
         self.settle(waiting, outcome, cx);
     }
@@ -430,6 +427,9 @@ impl Ingest {
 
     fn settle(&mut self, waiting: &Waiting, outcome: Outcome, cx: &mut Cx<'_>) {
         self.close(waiting);
+        if !self.troubled.is_empty() && self.troubled.remove(&waiting.tenant).is_some() {
+            tracing::info!(company = %self.name(waiting.tenant), "a company's events go on");
+        }
         count(&mut self.tenants.get(waiting.tenant).books, outcome);
         match waiting.is_letter() {
             true => cx.figures.dlq.outcomes[outcome as usize].inc(),
