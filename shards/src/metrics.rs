@@ -167,6 +167,8 @@ pub struct IngestFigures {
     pub reasons: [Counter; REASONS_MAX],
     /// Of the duplicates: events whose rows held a newer state.
     pub stale: Counter,
+    /// Times that a company's limit made its events wait.
+    pub limited: Counter,
     /// Messages whose time is likely to be in milliseconds.
     pub suspicious: Counter,
     /// Writes, whatever came of them.

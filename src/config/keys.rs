@@ -669,11 +669,20 @@ pub const KEYS: &[Key] = &[
         "max_in_flight events of 8 KiB; bounds memory when events are large.",
     ),
     key(
+        "ingest.rate_limit",
+        count(0, 10_000_000),
+        "0",
+        "Events a second that one company may write, after a second's worth at once; 0 for no limit. What is above it \
+         waits, in order.",
+        "Companies take turns as it is. A stream is read in order, so that a company far above its limit fills \
+         max_in_flight in time, and then all wait for it: a limit smooths bursts, and is no shield against a flood.",
+    ),
+    key(
         "ingest.batch_max",
         count(1, 10_000),
         "500",
-        "Events written in one transaction at the most.",
-        "Larger ones are no faster, and hold their locks for longer.",
+        "Events written in one transaction at the most; of history events about as many items.",
+        "Larger ones are no faster, hold their locks for longer, and let other companies wait.",
     ),
     key(
         "ingest.batch_max_bytes",

@@ -270,6 +270,8 @@ pub struct IngestPlan {
     pub max_in_flight: usize,
     /// Held between receipt and ack, a stream, bytes.
     pub in_flight_bytes_max: usize,
+    /// Events a second of a company; 0 for no limit.
+    pub rate_limit: usize,
     /// Events a transaction.
     pub batch_max: usize,
     /// Bytes of events a transaction.

@@ -141,6 +141,8 @@ pub struct IngestSnapshot {
     pub reasons: Vec<(&'static str, u64)>,
     /// Of the duplicates: events whose rows held a newer state.
     pub stale: u64,
+    /// Times that a company's limit made its events wait.
+    pub limited: u64,
     /// Messages whose time is likely to be in milliseconds.
     pub suspicious: u64,
     /// Writes.

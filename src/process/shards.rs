@@ -144,6 +144,7 @@ fn ingest_settings(plan: &Plan) -> IngestSettings {
         realtime: ingest_source(ingest, &ingest.realtime, &REALTIME_SUBJECTS),
         history: ingest_source(ingest, &ingest.history, &HISTORY_SUBJECTS),
         companies: plan.companies.clone(),
+        rate_max: count(ingest.rate_limit),
         connections: ingest.connections,
         batch_max: count(ingest.batch_max),
         batch_bytes_max: ingest.batch_bytes_max as u64,

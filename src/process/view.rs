@@ -203,6 +203,7 @@ fn ingest(figures: &IngestFigures, dlq: &DlqFigures) -> IngestSnapshot {
         events: events.collect(),
         reasons: reasons.filter(|(_, count)| *count > 0).collect(),
         stale: figures.stale.get(),
+        limited: figures.limited.get(),
         suspicious: figures.suspicious.get(),
         batches: figures.batches.get(),
         batch_events: figures.batch_events.get(),

@@ -9,12 +9,15 @@
 //! company until a person has looked (its schema). The last two keep that company's events aside, in order.
 //!
 //! Modules: `job` (what is written together), `letters` (dead letters that are tried again), `lane` (a
-//! connection and its queue), `dead` (events that become dead letters).
+//! connection), `queue` (whose turn it is), `rate` (the limit of a company), `dead` (events that become dead
+//! letters).
 
 mod dead;
 mod job;
 mod lane;
 mod letters;
+mod queue;
+mod rate;
 
 pub use crate::domain::ingest::Catalog;
 pub use job::{Decoded, Job, Unwritten, Verdict};
@@ -35,6 +38,7 @@ use crate::metrics::{KIND_UNKNOWN, Outcome};
 use dead::Graveyard;
 use hashbrown::HashMap;
 use lane::Lane;
+use rate::Rate;
 use std::collections::VecDeque;
 
 /// Dead-letter reasons that are not the decoder's, behind those in label order.
@@ -82,6 +86,10 @@ impl Waiting {
         Self { parcel, tenant, kind, is_suspect, given_up: None }
     }
 
+    fn is_history(&self) -> bool {
+        Kind::ALL.get(self.kind).is_some_and(|kind| kind.is_history())
+    }
+
     fn is_letter(&self) -> bool {
         self.parcel.stage == StageName::Dlq
     }
@@ -104,6 +112,7 @@ pub(super) struct Ingest {
     graveyard: Graveyard,
     /// The first reading of each partition that counts.
     epochs: HashMap<PartitionId, Epoch>,
+    rate: Rate,
     companies: Vec<String>,
     open: usize,
     letters_open: usize,
@@ -119,6 +128,7 @@ impl Ingest {
             troubled: HashMap::new(),
             graveyard: Graveyard::default(),
             epochs: HashMap::new(),
+            rate: Rate::new(settings.rate_max),
             companies: settings.companies.clone(),
             open: 0,
             letters_open: 0,
@@ -217,14 +227,21 @@ impl Ingest {
     pub(super) fn flush(&mut self, cx: &mut Cx<'_>) {
         let Some(settings) = &cx.settings.ingest else { return };
         for lane in &mut self.lanes {
-            let aside = &mut self.aside;
+            let (aside, rate, figures) = (&mut self.aside, &mut self.rate, cx.figures);
             // What follows on an event that is aside joins it, so that order is kept.
-            let keep = |waiting: Waiting| match aside.get_mut(&waiting.tenant) {
-                Some(aside) => {
+            let keep = |waiting: Waiting| {
+                let tenant = waiting.tenant;
+                if let Some(aside) = aside.get_mut(&tenant) {
                     aside.events.push_back(waiting);
-                    None
+                    return None;
                 }
-                None => Some(waiting),
+                let until = match rate.take(tenant, cx.now.mono) {
+                    Ok(()) => return Some(waiting),
+                    Err(until) => until,
+                };
+                figures.ingest.limited.inc();
+                aside.insert(tenant, Aside { events: VecDeque::from([waiting]), until });
+                None
             };
             if let Some(job) = lane.take_job(cx.now, settings, keep) {
                 cx.figures.ingest.batch_events.add(job.len() as u64);
@@ -384,7 +401,7 @@ impl Ingest {
             lane.withdraw(&is_void, &mut void);
         }
         for aside in self.aside.values_mut() {
-            lane::withdraw(&mut aside.events, &is_void, &mut void);
+            queue::withdraw(&mut aside.events, &is_void, &mut void);
         }
         self.aside.retain(|_, aside| !aside.events.is_empty());
         self.troubled.retain(|tenant, _| self.aside.contains_key(tenant));

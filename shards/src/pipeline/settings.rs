@@ -209,6 +209,8 @@ pub struct IngestSettings {
     pub history: SourceSettings,
     /// Companies to take; empty: all. Others are filtered.
     pub companies: Vec<String>,
+    /// Events a second that one company may write; 0 for no limit.
+    pub rate_max: u32,
     /// Connections to PostgreSQL, each with a lane of companies.
     pub connections: u16,
     /// Events written together.

@@ -294,6 +294,7 @@ impl<'a> Reader<'a> {
             max_ack_pending: self.count("ingest.max_ack_pending"),
             max_in_flight: self.count("ingest.max_in_flight"),
             in_flight_bytes_max: self.size("ingest.max_in_flight_bytes"),
+            rate_limit: self.count("ingest.rate_limit"),
             batch_max: self.count("ingest.batch_max"),
             batch_bytes_max: self.size("ingest.batch_max_bytes"),
             connections: self.count("ingest.connections"),

@@ -8,7 +8,7 @@ use crate::control::view::{Buckets, IngestSnapshot};
 /// A number of one shard: name, help, is it a counter, where it stands.
 type Number = (&'static str, &'static str, bool, fn(&IngestSnapshot) -> f64);
 
-const NUMBERS: [Number; 18] = [
+const NUMBERS: [Number; 19] = [
     ("daisi_ingest_events_pulled_total", "Events received, each once a reading.", true, |s| {
         count(s.pulled)
     }),
@@ -32,6 +32,12 @@ const NUMBERS: [Number; 18] = [
         "Of the duplicates: events whose rows held a newer state.",
         true,
         |s| count(s.stale),
+    ),
+    (
+        "daisi_ingest_rate_limited_total",
+        "Times that ingest.rate_limit made a company's events wait.",
+        true,
+        |s| count(s.limited),
     ),
     (
         "daisi_ingest_suspicious_timestamp_total",

@@ -65,14 +65,14 @@ impl Kind {
         }
     }
 
+    /// Is it a batch of old items?
+    pub fn is_history(self) -> bool {
+        matches!(self, Self::HistoryChats | Self::HistoryMessages | Self::HistoryContacts)
+    }
+
     /// The stream that captures it.
     pub fn stream(self) -> &'static str {
-        match self {
-            Self::HistoryChats | Self::HistoryMessages | Self::HistoryContacts => {
-                "wa_history_events_stream"
-            }
-            _ => "wa_events_stream",
-        }
+        if self.is_history() { "wa_history_events_stream" } else { "wa_events_stream" }
     }
 }
 

@@ -1,6 +1,7 @@
 //! One connection to PostgreSQL as the pipeline sees it, and the events that wait for it. Invariants: at most
 //! one job is under way; what comes back without an outcome goes before everything that came later.
 
+use super::queue::Queue;
 use super::{Job, Waiting};
 use crate::clock::{Now, SEC};
 use crate::domain::retry::Backoff;
@@ -11,6 +12,9 @@ use std::collections::VecDeque;
 
 /// A write that takes so long is worth a word, and no further event.
 const SLOW: u64 = 5 * SEC;
+
+/// Of an item of a history event, about.
+const ITEM_BYTES: usize = 400;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
@@ -30,7 +34,7 @@ pub(super) struct Lane {
     /// Nothing is written before this.
     paused_until: u64,
     backoff: Backoff,
-    queue: VecDeque<Waiting>,
+    queue: Queue,
     /// Why nothing can be written; `None` while all is well.
     why: Option<String>,
     /// The job's memory, while none is under way.
@@ -46,7 +50,7 @@ impl Lane {
             given_up: false,
             paused_until: 0,
             backoff: Backoff::new(settings.backoff.0, settings.backoff.1),
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             why: Some("not connected yet".to_owned()),
             idle: None,
         }
@@ -61,10 +65,10 @@ impl Lane {
     }
 
     pub(super) fn push(&mut self, waiting: Waiting) {
-        self.queue.push_back(waiting);
+        self.queue.push(waiting);
     }
 
-    /// Puts events before all others, in their order.
+    /// Puts events before all others of their companies, in their order.
     pub(super) fn push_front(&mut self, events: &mut VecDeque<Waiting>) {
         while let Some(waiting) = events.pop_back() {
             self.queue.push_front(waiting);
@@ -83,11 +87,12 @@ impl Lane {
             return None;
         }
         let mut job = self.idle.take().unwrap_or_default();
-        let mut bytes = 0;
-        while job.events.len() < settings.batch_max as usize {
-            let Some(waiting) = self.queue.pop_front().map(&mut keep) else { break };
+        let (mut bytes, mut weight) = (0, 0);
+        while weight < settings.batch_max {
+            let Some(waiting) = self.queue.pop(weight_of).map(&mut keep) else { break };
             let Some(waiting) = waiting else { continue };
             bytes += waiting.parcel.msg.frame_len() as u64;
+            weight += weight_of(&waiting);
             let is_alone = bytes > settings.batch_bytes_max || waiting.is_suspect;
             if is_alone && !job.events.is_empty() {
                 self.queue.push_front(waiting);
@@ -187,22 +192,12 @@ impl Lane {
     }
 
     pub(super) fn withdraw(&mut self, is_void: &impl Fn(&Parcel) -> bool, void: &mut Vec<Waiting>) {
-        withdraw(&mut self.queue, is_void, void);
+        self.queue.withdraw(is_void, void);
     }
 }
 
-/// Moves what is void out of a queue.
-pub(super) fn withdraw(
-    queue: &mut VecDeque<Waiting>,
-    is_void: &impl Fn(&Parcel) -> bool,
-    void: &mut Vec<Waiting>,
-) {
-    for _ in 0..queue.len() {
-        let Some(waiting) = queue.pop_front() else { return };
-        if is_void(&waiting.parcel) {
-            void.push(waiting);
-        } else {
-            queue.push_back(waiting);
-        }
-    }
+// A history event is as many rows as it has items, which are not counted before they are read.
+fn weight_of(waiting: &Waiting) -> u32 {
+    let bytes = waiting.parcel.msg.frame_len() / ITEM_BYTES;
+    if waiting.is_history() { u32::try_from(bytes).unwrap_or(u32::MAX).max(1) } else { 1 }
 }

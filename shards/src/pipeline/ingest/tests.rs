@@ -96,6 +96,7 @@ fn settings() -> Settings {
             realtime: source(StageName::Ingest),
             history: source(StageName::Ingest),
             companies: Vec::new(),
+            rate_max: 0,
             connections: 1,
             batch_max: 3,
             batch_bytes_max: 1 << 10,
@@ -325,16 +326,16 @@ fn a_company_that_cannot_be_written_waits_in_order_and_alone() {
     bench.admit("Good", [3]);
     bench.admit("Bad", [4]);
     let (job, seqs) = bench.job();
-    assert_eq!(seqs, [1, 2, 3]);
+    assert_eq!(seqs, [1, 2, 4], "a company's turn is longer than a batch of this test");
     let held = || Verdict::Held { message: "spelling".to_owned() };
-    bench.written(job, vec![held(), held(), applied()], None);
+    bench.written(job, vec![held(), held(), held()], None);
     assert_eq!(bench.ingest.held(), [("Bad".to_owned(), "spelling".to_owned())]);
     assert_eq!(bench.ingest.trouble(), None, "the others are served");
     bench.admit("Good", [5]);
     bench.admit("Bad", [6]);
     let (job, seqs) = bench.job();
-    assert_eq!(seqs, [5]);
-    bench.written(job, vec![applied()], None);
+    assert_eq!(seqs, [3, 5]);
+    bench.written(job, vec![applied(), applied()], None);
     assert!(bench.is_idle());
     bench.pass(HELD_RETRY);
     let (job, seqs) = bench.job();
@@ -417,4 +418,50 @@ fn bytes_bound_a_batch_too() {
         })
         .collect();
     assert_eq!(sizes, [1, 1, 1]);
+}
+
+#[test]
+fn a_flood_of_one_company_does_not_stand_before_another() {
+    let mut bench = Bench::new();
+    bench.admit("A", 1..=200);
+    bench.admit("B", [201, 202]);
+    let mut written = Vec::new();
+    while bench.ingest.open() > 0 {
+        let (job, seqs) = bench.job();
+        let verdicts = seqs.iter().map(|_| applied()).collect();
+        written.extend(seqs);
+        bench.written(job, verdicts, None);
+    }
+    let of_b: Vec<usize> =
+        (0..).zip(&written).filter(|(_, seq)| **seq > 200).map(|(at, _)| at).collect();
+    assert_eq!(of_b, [64, 65], "behind one turn of the other");
+    written.retain(|seq| *seq <= 200);
+    assert!(written.is_sorted() && written.len() == 200, "each company in its order");
+}
+
+#[test]
+fn a_company_above_its_limit_waits_in_order_while_others_go_on() {
+    let mut bench = Bench::new();
+    bench.settings.ingest.as_mut().unwrap().rate_max = 2;
+    bench.ingest = Ingest::new(bench.settings.ingest.as_ref().unwrap());
+    bench.with(|ingest, cx| ingest.tick(cx));
+    bench.effects.clear();
+    bench.ingest.on_opened(0);
+    bench.admit("A", 1..=4);
+    bench.admit("B", [5]);
+    let (job, seqs) = bench.job();
+    assert_eq!(seqs, [1, 2, 5]);
+    bench.written(job, vec![applied(), applied(), applied()], None);
+    assert!(bench.is_idle());
+    assert_eq!((bench.figures.ingest.limited.get(), bench.ingest.held_len()), (1, 0));
+    bench.admit("A", [6]);
+    bench.pass(SEC / 2);
+    let (job, seqs) = bench.job();
+    assert_eq!(seqs, [3]);
+    bench.written(job, vec![applied()], None);
+    bench.pass(10 * SEC);
+    let (job, seqs) = bench.job();
+    assert_eq!(seqs, [4, 6]);
+    bench.written(job, vec![applied(), applied()], None);
+    bench.balanced();
 }
