@@ -7,8 +7,8 @@ use crate::pipeline::mail::Parcel;
 use hashbrown::HashMap;
 use std::collections::VecDeque;
 
-/// Weight that a company may take before it is the next one's turn. Each company in a batch costs statements of
-/// its own, so turns are not shorter.
+/// Weight that a company may take before it is the next one's turn. Each company in a batch costs statements
+/// of its own, so turns are not shorter.
 const TURN: u32 = 64;
 /// Lists kept for companies to come.
 const SPARE_MAX: usize = 1024;

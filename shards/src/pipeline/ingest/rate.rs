@@ -1,5 +1,5 @@
-//! The limit on what one company may write, where there is one: a bucket of tokens a company, that holds those
-//! of a second. Pure. Invariant: over any span a company gets no more than its rate and one bucket.
+//! The limit on what one company may write, where there is one: a bucket of tokens a company, that holds
+//! those of a second. Pure. Invariant: over any span a company gets no more than its rate and one bucket.
 
 use crate::clock::SEC;
 use hashbrown::HashMap;
