@@ -2,23 +2,20 @@
 //! harmless. Invariants: nothing is sent where the letter's author could reach more than events; an ack that
 //! says "duplicate" counts only if what is stored is this very event. Source: contract `ingest.md` 4.6, 6.6.
 //!
-//! The message gets a new place in its stream, so to the guard by position it is newer than every row. The
-//! place it had first goes along in headers, through any number of replays.
+//! The message gets a new place in its stream. The place it had first goes along in headers, through any number
+//! of replays; the ingest stage writes it at that one.
 
 use crate::letter::{Letter, Original};
 use crate::nats::{Place, Session, SessionError};
 use shards::domain::ingest::Subject;
+use shards::pipeline::origin;
 use shards::wire::nats::headers::Headers;
 
 /// Begins every message id of a replay.
 const REPLAY: &str = "replay:";
 /// Headers that tell where an event was first.
-const ORIGIN: [&str; 4] = [
-    "Daisi-Original-Stream",
-    "Daisi-Original-Sequence",
-    "Daisi-Original-Timestamp",
-    "Original-Nats-Msg-Id",
-];
+const ORIGIN: [&str; 4] =
+    [origin::STREAM, origin::SEQUENCE, origin::TIMESTAMP, "Original-Nats-Msg-Id"];
 /// Ids tried where one is taken by another message.
 const IDS_MAX: u64 = 8;
 

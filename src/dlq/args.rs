@@ -11,9 +11,9 @@ waits until a stream has it, and then deletes the letter. If it is killed in bet
 sends nothing twice while the stream holds the event and its duplicate window lasts (2 minutes unless set \
 otherwise).
 
-The event gets a new, higher sequence. Writers that compare positions take it for NEWER than the rows there \
-are: a retried old update undoes a later one. Look with `show` at what it would write, and drop it if a later \
-event has said the same. Its first place goes along in Daisi-Original-Stream, -Sequence and -Timestamp.
+The event gets a new place in its stream; the one it had first goes along in Daisi-Original-Stream, -Sequence \
+and -Timestamp. The ingest stage writes it at its first place, so that it fills a gap and never undoes a later \
+event. A row change of the cdc stage reaches browsers behind newer ones: look with `show` first.
 
 Examples:
   daisi dlq retry 17 18                                    two letters

@@ -10,10 +10,9 @@ A retry publishes the event's own bytes to its own subject with the message id r
 waits until a stream has it, and then marks the row as resolved, with the message id in its notes. Rows of the \
 service daisi replaces hold the event's values, not its bytes: those are sent as PostgreSQL writes them.
 
-The event gets a new, higher sequence. Writers that compare positions take it for NEWER than the rows there \
-are: a retried old update undoes a later one. Look with `show` at what it would write, and resolve it with a \
-note if a later event has said the same. Its first place goes along in Daisi-Original-Stream, -Sequence and \
--Timestamp.
+The event gets a new place in its stream; the one it had first goes along in Daisi-Original-Stream, -Sequence \
+and -Timestamp. The ingest stage writes it at its first place, so that it fills a gap and never undoes a later \
+event. A row change of the cdc stage reaches browsers behind newer ones: look with `show` first.
 
 Examples:
   daisi exhausted retry --company ACME 17 18

@@ -5,6 +5,7 @@
 use super::bus::AckFor;
 use super::cdc::Cx;
 use super::mail::Parcel;
+use super::origin;
 use crate::domain::cdc::{
     DLQ_COMPANY_UNKNOWN, DeadLetter, ErrorType, rfc3339_nanos, write_dlq_payload,
 };
@@ -62,7 +63,7 @@ pub(super) fn publish(
     let id = format!("dlq:{stream}:{}:{}", parcel.seq, parcel.stored);
     let original = message_id.unwrap_or_else(|| format!("msg-{}", parcel.seq));
     let attempts = cause.attempts.max(1).to_string();
-    let headers = [
+    let mut headers = vec![
         ("Nats-Msg-Id", id.as_str()),
         ("Nats-Expected-Stream", cx.facts.dlq_stream.as_str()),
         ("Original-Nats-Msg-Id", original.as_str()),
@@ -70,6 +71,7 @@ pub(super) fn publish(
         ("Daisi-Attempts", attempts.as_str()),
         ("Daisi-Stage", cause.stage),
     ];
+    headers.extend(origin::headers(&parcel.msg));
     let deadline = cx.now.mono + cx.settings.cdc.publish_timeout;
     cx.bus.publish(deadline, who, &subject, &headers, &body);
     tracing::warn!(stage = cause.stage, company = cause.company, reason = cause.reason,

@@ -3,7 +3,7 @@
 //! acknowledged only after its outcome is durable.
 //!
 //! Modules: `settings`, `mail`, `effect` (the border); `bus`, `redis`, `pubacks` (the two connections);
-//! `setup`, `share`, `lease`, `reader`, `dlq` (the sources); `tenant`, `letter`, `flight`, `cdc`, `commit`,
+//! `setup`, `share`, `lease`, `reader`, `dlq` (the sources); `tenant`, `origin`, `letter`, `flight`, `cdc`, `commit`,
 //! `ingest` (the stages).
 
 mod bus;
@@ -16,6 +16,7 @@ pub mod ingest;
 mod lease;
 mod letter;
 mod mail;
+pub mod origin;
 mod pubacks;
 mod reader;
 mod redis;

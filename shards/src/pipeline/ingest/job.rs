@@ -7,6 +7,7 @@ use super::{Catalog, Waiting};
 use crate::domain::ingest::{Body, Event, Position, Reason, Refusal};
 use crate::id::PartitionId;
 use crate::pipeline::commit::{Away, Commit, Fate, Item, Outcome, suspicious_timestamps};
+use crate::pipeline::origin::Origin;
 use crate::wire::nats::jetstream::AckSubject;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -240,28 +241,39 @@ fn read<'a>(
         return Err(Refusal::of_subject(Reason::CompanyMismatch, subject));
     }
     let event = route.decode(body)?;
+    let first = Origin::of(&parcel.msg);
     if let Some(original) = original {
-        let position = Position {
+        let first = first.unwrap_or(Origin {
             stream: &original.stream,
-            stream_sequence: original.stream_sequence,
+            sequence: original.stream_sequence,
+            published_ns: original.published_ns,
+        });
+        let position = Position {
+            stream: first.stream,
+            stream_sequence: first.sequence,
             message_id: &original.message_id,
             subject: &original.subject,
-            published_ns: original.published_ns,
+            published_ns: first.published_ns,
             ..Position::default()
         };
         return Ok((route.company(), event, position));
     }
     let ack = parcel.msg.reply().and_then(|reply| AckSubject::parse(reply).ok());
     let text = |bytes: &'a [u8]| std::str::from_utf8(bytes).unwrap_or_default();
-    let position = Position {
+    let first = first.unwrap_or(Origin {
         stream: ack.map_or("", |ack| text(ack.stream)),
-        stream_sequence: parcel.seq,
+        sequence: parcel.seq,
+        published_ns: parcel.stored,
+    });
+    let position = Position {
+        stream: first.stream,
+        stream_sequence: first.sequence,
         consumer: ack.map_or("", |ack| text(ack.consumer)),
         consumer_sequence: ack.map_or(0, |ack| ack.consumer_seq),
         domain: ack.and_then(|ack| ack.domain).map_or("", text),
         message_id: parcel.msg.header(b"Nats-Msg-Id").map_or("", text),
         subject,
-        published_ns: parcel.stored,
+        published_ns: first.published_ns,
     };
     Ok((route.company(), event, position))
 }
