@@ -767,6 +767,13 @@ pub const KEYS: &[Key] = &[
         "As the service of today promises; five tries with these delays take 15 minutes.",
     ),
     key(
+        "dlq.delete_settled",
+        Kind::Flag,
+        "true",
+        "Delete a letter from its stream once its event is committed or it is a row of exhausted_events.",
+        "What is left in the stream, and in `daisi dlq list`, is what still needs somebody.",
+    ),
+    key(
         "dlq.retry_delay_min",
         duration(SECOND, 24 * HOUR),
         r#""1m""#,

@@ -303,6 +303,8 @@ pub struct DlqPlan {
     pub consumer: String,
     /// Tries before a letter is given up.
     pub max_retries: u64,
+    /// Take settled letters out of the stream.
+    pub delete_settled: bool,
     /// Delay after the first try.
     pub delay_min: Duration,
     /// The largest delay.

@@ -130,6 +130,7 @@ fn dlq_settings(dlq: &DlqPlan) -> DlqSettings {
     DlqSettings {
         consumer: dlq.consumer.clone(),
         attempts_max: dlq.max_retries,
+        deletes: dlq.delete_settled,
         delays: (ns(dlq.delay_min), ns(dlq.delay_max)),
         ack_wait: ns(dlq.ack_wait),
         max_ack_pending: count(dlq.max_ack_pending),

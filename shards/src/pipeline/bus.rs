@@ -66,6 +66,7 @@ pub(super) enum Asker {
     Reader(usize, u32),
     /// As well.
     Letters(u32),
+    Nobody,
     Lease(usize),
     Share,
 }

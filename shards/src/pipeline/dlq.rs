@@ -40,6 +40,7 @@ enum Phase {
 /// A letter without outcome.
 struct Held {
     ack: Bytes,
+    seq: u64,
     delivered: u64,
     bytes: u64,
     /// When its `ack_wait` last began, monotonic ns.
@@ -243,7 +244,7 @@ impl Letters {
         let index = self.next_index;
         self.next_index += 1;
         self.held_bytes += bytes;
-        self.held.insert(index, Held { ack, delivered, bytes, clock: now.mono });
+        self.held.insert(index, Held { ack, seq, delivered, bytes, clock: now.mono });
         Some(Parcel {
             reader: self.shard,
             stage: StageName::Dlq,
@@ -262,7 +263,13 @@ impl Letters {
     }
 
     /// What became of the letter under `index`.
-    pub(super) fn on_fate(&mut self, epoch: Epoch, index: u64, fate: LetterFate, bus: &mut Bus) {
+    pub(super) fn on_fate(
+        &mut self,
+        now: Now,
+        (epoch, index): (Epoch, u64),
+        fate: LetterFate,
+        bus: &mut Bus,
+    ) {
         if epoch != self.epoch {
             return;
         }
@@ -272,6 +279,12 @@ impl Letters {
             LetterFate::Done => bus.ack(&held.ack),
             LetterFate::Later => bus.nak(&held.ack, self.delay(held.delivered)),
             LetterFate::GivenUp => bus.terminate(&held.ack),
+        }
+        if self.settings.deletes && fate != LetterFate::Later {
+            // Nobody waits for the answer: what is left lying is handled, and only shows in lists.
+            let subject = format!("$JS.API.STREAM.MSG.DELETE.{}", self.stream);
+            let body = json!({ "seq": held.seq, "no_erase": true }).to_string();
+            bus.request(now, Asker::Nobody, &subject, body.as_bytes());
         }
     }
 

@@ -275,7 +275,7 @@ impl Pipeline {
         }
         for (partition, epoch, index, fate) in self.judged.drain(..) {
             if let Some(letters) = self.letters.as_mut().filter(|l| l.partition() == partition) {
-                letters.on_fate(epoch, index, fate, &mut self.bus);
+                letters.on_fate(now, (epoch, index), fate, &mut self.bus);
             }
         }
         for (partition, epoch) in self.placed.drain(..) {
@@ -547,7 +547,7 @@ impl Pipeline {
                 let facts = &self.setup.facts;
                 self.readers[place].on_answer(now, answer, facts, settings, bus);
             }
-            Asker::Reader(..) => {}
+            Asker::Reader(..) | Asker::Nobody => {}
             Asker::Letters(asked) => {
                 for letters in self.letters.iter_mut().filter(|letters| letters.awaits(asked)) {
                     letters.on_answer(now, answer, bus);

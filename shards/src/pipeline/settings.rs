@@ -232,6 +232,8 @@ pub struct DlqSettings {
     pub consumer: String,
     /// Tries after which a letter is given up.
     pub attempts_max: u64,
+    /// Take letters that are settled out of the stream.
+    pub deletes: bool,
     /// Delay after the first try that failed, and the largest; ns.
     pub delays: (u64, u64),
     /// `ack_wait` of a consumer that has to be created.

@@ -313,6 +313,7 @@ impl<'a> Reader<'a> {
         DlqPlan {
             consumer: self.text("dlq.consumer"),
             max_retries: self.count("dlq.max_retries"),
+            delete_settled: self.flag("dlq.delete_settled"),
             delay_min: self.duration("dlq.retry_delay_min"),
             delay_max: self.duration("dlq.retry_delay_max"),
             ack_wait: self.duration("dlq.ack_wait"),
