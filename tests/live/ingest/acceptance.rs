@@ -29,6 +29,7 @@
 //! same rows), `burst` (many new companies at once).
 
 mod away;
+mod hostile;
 mod refused;
 mod stage;
 mod values;

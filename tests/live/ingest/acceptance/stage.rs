@@ -6,7 +6,7 @@ use std::cell::Cell;
 use serde_json::{Map, Value, json};
 
 use crate::daisi::{Daisi, READY_MAX};
-use crate::world::{DEAD, Letter, SOON, Server, World, put_one};
+use crate::world::{DEAD, SOON, Server, World, put_one};
 
 /// Servers, a daisi, and how many events it has had.
 pub struct Stage {
@@ -48,9 +48,11 @@ impl Stage {
         assert_eq!(metrics.ingest("", "dead_lettered"), self.dead.get(), "{base} {text}");
         let letters = self.world.await_letters(DEAD, self.dead.get());
         assert_eq!(letters.len() as u64, self.dead.get(), "{base} {text}: one letter");
-        let found = letters.last().map(Letter::json).unwrap_or_default();
-        assert_eq!(found["reason"], reason, "{base} {text}: {}", found["error"]);
-        assert_eq!(found["source_subject"], subject(base, company));
+        // Not read as JSON: a number may be more than a reader of JSON takes.
+        let Some(letter) = letters.last() else { return };
+        assert_eq!(letter.header("Daisi-Reason").as_deref(), Some(reason), "{base} {text}");
+        let subject = json!(subject(base, company));
+        assert!(letter.text().contains(&format!("\"source_subject\":{subject}")), "{subject}");
     }
 
     /// What a table of a company holds, in these columns, by their order.
@@ -67,8 +69,8 @@ impl Stage {
             .map(|table| self.rows(company, table, "count(*)").parse().expect("a count"))
     }
 
-    fn last_error(&self) -> Option<Value> {
-        self.world.read(DEAD).last().map(|letter| letter.json()["error"].take())
+    fn last_error(&self) -> Option<String> {
+        self.world.read(DEAD).last().map(|letter| letter.text().chars().take(1_000).collect())
     }
 }
 
