@@ -29,6 +29,8 @@
 //! same rows), `burst` (many new companies at once).
 
 mod away;
+mod burst;
+mod converge;
 mod hostile;
 mod refused;
 mod stage;
