@@ -20,6 +20,7 @@ use serde_json::Value;
 use shards::wire::nats::op::Msg;
 
 use crate::change::Change;
+use crate::daisi::owned;
 
 /// Name of the stream daisi reads, by default.
 pub const SOURCE: &str = "cdc_events_stream";
@@ -209,9 +210,15 @@ impl World {
 
     /// A nats-server and a PostgreSQL, where daisi runs the ingest stage alone.
     pub fn ingesting(server: Server) -> Self {
+        Self::ingesting_with(server, &[])
+    }
+
+    /// As [`Self::ingesting`], with settings of PostgreSQL.
+    pub fn ingesting_with(server: Server, settings: &[(&str, &str)]) -> Self {
         let nats = NatsOptions::default();
         let binary = if server == Server::Newer { newer_binary() } else { nats.binary.clone() };
-        let settings = vec![("max_connections".to_owned(), "60".to_owned())];
+        let settings = [&[("max_connections", "60")], settings].concat();
+        let settings = owned(&settings);
         let postgres = PostgresOptions { settings, ..PostgresOptions::default() };
         let stack =
             Stack::builder().nats(NatsOptions { binary, ..nats }).postgres(postgres).start();

@@ -21,7 +21,8 @@ const COMPANY_MAX: Duration = Duration::from_secs(1);
 const ASKED_MAX: usize = 8;
 
 fn a_burst_of_new_companies_on_two_replicas_stores_every_event(server: Server) {
-    let world = World::ingesting(server);
+    // Thousands of files; this is not about power failures.
+    let world = World::ingesting_with(server, &[("fsync", "off")]);
     let count = chosen("DAISI_COMPANIES", COMPANIES);
     let names: Vec<String> = (0..count).map(|n| format!("Burst{n}")).collect();
     // Both read everything, into one database: so they race for each company, as at a hand-over.
