@@ -261,7 +261,8 @@ impl Drop for Daisi {
     }
 }
 
-fn owned(sets: &[(&str, &str)]) -> Vec<(String, String)> {
+/// Settings that need no text of others.
+pub fn owned(sets: &[(&str, &str)]) -> Vec<(String, String)> {
     sets.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 

@@ -20,6 +20,7 @@ use serde_json::Value;
 use shards::wire::nats::op::Msg;
 
 use crate::change::Change;
+use crate::daisi::owned;
 
 /// Name of the stream daisi reads, by default.
 pub const SOURCE: &str = "cdc_events_stream";
@@ -31,8 +32,8 @@ pub const DEAD: &str = "dlq_stream";
 pub const SOON: Duration = Duration::from_secs(15);
 /// Worlds at once: the machines this runs on have two cores.
 const WORLDS_MAX: usize = 2;
-/// No test may take longer, waiting for its turn not counted.
-const TEST_MAX: Duration = Duration::from_secs(120);
+/// Seconds that a test may take at the most, waiting for its turn not counted; `DAISI_TEST_MAX` allows more.
+const TEST_MAX: u64 = 120;
 
 /// The shortest lease: where a daisi is killed and another is to go on.
 pub const SHORT_LEASE: (&str, &str) = ("lease.ttl", "3s");
@@ -93,9 +94,10 @@ pub fn hold(server: Server, claim: fn(Server)) {
     }
     let _room = Room::enter();
     let (done, inbox) = bounded::<()>(0);
+    let test_max = Duration::from_secs(chosen("DAISI_TEST_MAX", TEST_MAX));
     std::thread::spawn(move || {
-        if inbox.recv_timeout(TEST_MAX) == Err(RecvTimeoutError::Timeout) {
-            say(&format!("a test runs for more than {TEST_MAX:?}: ending all"));
+        if inbox.recv_timeout(test_max) == Err(RecvTimeoutError::Timeout) {
+            say(&format!("a test runs for more than {test_max:?}: ending all"));
             std::process::abort();
         }
     });
@@ -109,6 +111,12 @@ pub fn hold(server: Server, claim: fn(Server)) {
 pub fn say(text: &str) {
     // Nobody to tell it to is no failure.
     let _ = writeln!(std::io::stderr(), "live: {text}");
+}
+
+/// The number that a variable names, or the usual one: how long a test that can go on for hours does.
+pub fn chosen(variable: &str, usual: u64) -> u64 {
+    let Ok(text) = env::var(variable) else { return usual };
+    text.parse().unwrap_or_else(|_| panic!("{variable}={text:?} is no number"))
 }
 
 /// Waits until `is_so`.
@@ -202,9 +210,15 @@ impl World {
 
     /// A nats-server and a PostgreSQL, where daisi runs the ingest stage alone.
     pub fn ingesting(server: Server) -> Self {
+        Self::ingesting_with(server, &[])
+    }
+
+    /// As [`Self::ingesting`], with settings of PostgreSQL.
+    pub fn ingesting_with(server: Server, settings: &[(&str, &str)]) -> Self {
         let nats = NatsOptions::default();
         let binary = if server == Server::Newer { newer_binary() } else { nats.binary.clone() };
-        let settings = vec![("max_connections".to_owned(), "60".to_owned())];
+        let settings = [&[("max_connections", "60")], settings].concat();
+        let settings = owned(&settings);
         let postgres = PostgresOptions { settings, ..PostgresOptions::default() };
         let stack =
             Stack::builder().nats(NatsOptions { binary, ..nats }).postgres(postgres).start();

@@ -545,7 +545,8 @@ impl Pipeline {
             }
             Asker::Reader(place, asked) if self.readers[place].awaits(asked) => {
                 let facts = &self.setup.facts;
-                self.readers[place].on_answer(now, answer, facts, settings, bus);
+                let news = self.readers[place].on_answer(now, answer, facts, settings, bus);
+                self.reader_news(now, place, news);
             }
             Asker::Reader(..) | Asker::Nobody => {}
             Asker::Letters(asked) => {
@@ -596,6 +597,10 @@ impl Pipeline {
                 let partition = self.readers[place].partition();
                 self.tell_others(|| Mail::CaughtUp { partition });
                 return self.with_stage(now, |stage, cx| stage.caught_up(partition, cx));
+            }
+            // A new connection looks at everything that must exist, and makes what is missing.
+            ReaderNews::StreamGone => {
+                return self.nats_lost(now, "a stream that is read is gone", false, true);
             }
             ReaderNews::EpochEnded => {}
         }

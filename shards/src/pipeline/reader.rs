@@ -94,6 +94,8 @@ pub(super) enum ReaderNews {
     LeaseFree,
     /// What an earlier life may have published has been handed on.
     CaughtUp,
+    /// Somebody deleted the stream: it has to be made again before anything is read.
+    StreamGone,
 }
 
 /// Counters of one reader, for the books.
@@ -513,10 +515,11 @@ impl Reader {
         facts: &Facts,
         settings: &Settings,
         bus: &mut Bus,
-    ) {
+    ) -> ReaderNews {
         if self.drain == Drain::Confirming {
             self.drain = Drain::Asked { barriers: 0 };
-            return; // Answered or not: a lost ack costs the next reader a look at what is done.
+            // Answered or not: a lost ack costs the next reader a look at what is done.
+            return ReaderNews::Nothing;
         }
         let value = match answer {
             Answer::Message(msg) => serde_json::from_slice::<Value>(msg.payload())
@@ -524,6 +527,8 @@ impl Reader {
             Answer::NoResponders => Err("the consumer's API does not answer".to_owned()),
             Answer::Timeout => Err("the JetStream API does not answer".to_owned()),
         };
+        let is_sizing = self.phase == Phase::Sizing;
+        let is_gone = is_sizing && value.as_ref().is_ok_and(|v| v["error"]["err_code"] == 10_059);
         let done = value.and_then(|value| match self.phase {
             Phase::Sizing => self.on_size(now, &value, bus),
             Phase::Inspecting => self.on_info(now, &value, settings, bus),
@@ -536,6 +541,7 @@ impl Reader {
             Ok(()) => {}
             Err(trouble) => self.pause(now, trouble),
         }
+        if is_gone { ReaderNews::StreamGone } else { ReaderNews::Nothing }
     }
 
     /// The position is written down, or not.
@@ -582,7 +588,12 @@ impl Reader {
             return Err(format!("reading stream {}: {}", self.stream, api_error(error)));
         }
         self.replay.horizon = info["state"]["last_seq"].as_u64().unwrap_or(u64::MAX);
-        self.stream_created = info["created"].as_str().and_then(parse_rfc3339).unwrap_or(0);
+        let created = info["created"].as_str().and_then(parse_rfc3339).unwrap_or(0);
+        if self.stream_created != created {
+            // The floor is of a stream that was deleted; this one counts from 1, and all of it is unread.
+            self.floor_known = None;
+        }
+        self.stream_created = created;
         self.phase = Phase::Inspecting;
         let (stream, consumer) = (&self.stream, &self.consumer);
         let subject = format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}");

@@ -92,10 +92,11 @@ fn seven_rows_that_the_database_refuses_do_not_hold_back_the_other_493(server: S
 }
 
 /// A session that holds a lock until it is dropped.
-struct Lock(Child);
+pub struct Lock(Child);
 
 impl Lock {
-    fn on(world: &World, table: &str) -> Self {
+    /// Takes it.
+    pub fn on(world: &World, table: &str) -> Self {
         let sql =
             format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60)");
         let psql = Command::new("psql")
@@ -110,7 +111,8 @@ impl Lock {
         Self(psql)
     }
 
-    fn release(mut self, world: &World) {
+    /// Gives it back.
+    pub fn release(mut self, world: &World) {
         world.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK%'");
         self.0.wait().expect("it is our child");
     }

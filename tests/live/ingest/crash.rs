@@ -1,5 +1,5 @@
 //! kill -9 of daisi and of PostgreSQL at random moments under load: every event that NATS acknowledged has its
-//! effect, once. The seed is printed; `DAISI_SEED` repeats a run's moments.
+//! effect, once. The seed is printed; `DAISI_SEED` repeats a run's moments, `DAISI_ROUNDS` makes it longer.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::load::{Load, assert_as_undisturbed};
 use crate::crash::dice;
 use crate::daisi::{Daisi, READY_MAX};
-use crate::world::{DEAD, SHORT_LEASE, SOON, Server, World, eventually};
+use crate::world::{DEAD, SHORT_LEASE, SOON, Server, World, chosen, eventually};
 
 on_the_installed_server!(
     daisi_killed_at_random_loses_and_doubles_nothing,
@@ -19,8 +19,10 @@ on_the_installed_server!(
     a_drain_under_load_ends_well_and_leaves_the_rest_to_the_next,
 );
 
-const ROUNDS: u32 = 5;
-const COUNT: u64 = 8_000;
+/// Kills of a run, unless `DAISI_ROUNDS` says otherwise.
+const ROUNDS: u64 = 2;
+/// What a round may take, its restart and the lease of the dead included; traffic lasts as long.
+const ROUND_S: u64 = 4;
 const RATE: u64 = 1_000;
 const DRAIN: Duration = Duration::from_secs(60);
 
@@ -29,8 +31,9 @@ fn daisi_killed_at_random_loses_and_doubles_nothing(server: Server) {
     let mut rng = dice(11);
     let mut daisi = Daisi::spawn(&world, &[SHORT_LEASE]);
     daisi.ready(READY_MAX);
-    let load = Load::start(&world, 51, COUNT, RATE);
-    for _ in 0..ROUNDS {
+    let rounds = chosen("DAISI_ROUNDS", ROUNDS);
+    let load = Load::start(&world, 51, (rounds + 1) * ROUND_S * RATE, RATE);
+    for _ in 0..rounds {
         sleep(Duration::from_millis(rng.u64(200..1_200)));
         daisi.kill9();
         daisi = Daisi::spawn(&world, &[SHORT_LEASE]);
@@ -51,8 +54,9 @@ fn postgresql_killed_at_random_loses_and_doubles_nothing(server: Server) {
     let mut rng = dice(12);
     let daisi = Daisi::spawn(&world, &[]);
     daisi.ready(READY_MAX);
-    let load = Load::start(&world, 52, COUNT, RATE);
-    for _ in 0..ROUNDS {
+    let rounds = chosen("DAISI_ROUNDS", ROUNDS);
+    let load = Load::start(&world, 52, (rounds + 1) * ROUND_S * RATE, RATE);
+    for _ in 0..rounds {
         sleep(Duration::from_millis(rng.u64(200..1_200)));
         world.stack.postgres.kill();
         sleep(Duration::from_millis(rng.u64(0..300)));
@@ -129,7 +133,9 @@ fn a_kill_loses_nothing_of_a_stream_that_keeps_by_interest(server: Server) {
     assert_eq!(world.stream_config("wa_history_events_stream")["retention"], "interest");
 }
 
-fn all_acked(world: &World) {
+/// All that the streams hold is acknowledged.
+#[track_caller]
+pub fn all_acked(world: &World) {
     for (stream, consumer) in
         [("wa_events_stream", "daisi_ingest"), ("wa_history_events_stream", "daisi_ingest_history")]
     {

@@ -5,10 +5,12 @@
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
+use loadtest::client::Client;
 use loadtest::generate::ingest::{Books, Generator, Kind, Profile};
+use serde_json::Value;
 
 use crate::daisi::{Daisi, READY_MAX};
-use crate::world::{World, put_one};
+use crate::world::{SOON, World, put_one};
 
 const REALTIME: [Kind; 7] = [
     Kind::ChatsUpsert,
@@ -26,6 +28,8 @@ const COMPANIES: [&str; 5] = ["Ann", "Bob", "Cleo", "Dan", "Eve"];
 const REALTIME_COMPANIES: usize = 3;
 /// One history event in so many.
 const HISTORY_EVERY: u64 = 8;
+/// One named event in so many is sent twice.
+const RESENT_EVERY: u64 = 10;
 
 /// Traffic under way on a thread of its own.
 pub struct Load(JoinHandle<Sent>);
@@ -48,18 +52,33 @@ impl Sent {
 impl Load {
     /// Sends `count` events, `rate` a second, each with its PubAck.
     pub fn start(world: &World, seed: u64, count: u64, rate: u64) -> Self {
+        Self::start_named(world, (seed, count, rate), 1.0)
+    }
+
+    /// As [`Self::start`], each with its `Nats-Msg-Id`, and one in [`RESENT_EVERY`] sent twice.
+    pub fn start_resending(world: &World, seed: u64, count: u64, rate: u64) -> Self {
+        Self::start_named(world, (seed, count, rate), 0.0)
+    }
+
+    fn start_named(world: &World, (seed, count, rate): (u64, u64, u64), bare: f64) -> Self {
         let mut client = world.client();
         let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
             let (realtime, history) = COMPANIES.split_at(REALTIME_COMPANIES);
-            let mut realtime = generator(seed, &REALTIME, realtime);
-            let mut history = generator(seed + 1, &HISTORY, history);
+            let mut realtime = generator(seed, &REALTIME, realtime, bare);
+            let mut history = generator(seed + 1, &HISTORY, history, bare);
             let begun = Instant::now();
             for number in 0..count {
                 sleep((begun + Duration::from_micros(number * 1_000_000 / rate)) - Instant::now());
                 let generator =
                     if number % HISTORY_EVERY == 0 { &mut history } else { &mut realtime };
                 let event = generator.next();
-                put_one(&mut client, event.subject, event.payload);
+                let Some(id) = event.msg_id else {
+                    put_one(&mut client, event.subject, event.payload);
+                    continue;
+                };
+                for _ in 0..1 + u32::from(number % RESENT_EVERY == 0) {
+                    put_named(&mut client, event.subject, id, event.payload);
+                }
             }
             Sent { realtime: realtime.books().clone(), history: history.books().clone() }
         });
@@ -73,8 +92,20 @@ impl Load {
     }
 }
 
-// Without message ids: the streams hold what was sent, copies and all.
-fn generator(seed: u64, kinds: &[Kind], companies: &[&str]) -> Generator {
+// Publishes under a message id; the PubAck may say that the stream has it already.
+fn put_named(client: &mut Client, subject: &str, id: &str, body: &[u8]) {
+    let inbox = format!("{}.load", client.inbox_prefix());
+    let sid = client.subscribe(&inbox).expect("a subject");
+    client.publish_with(subject, Some(&inbox), &[("Nats-Msg-Id", id)], body).expect("sent");
+    client.flush().expect("sent");
+    let answer = client.receive(Instant::now() + SOON).expect("an answer").expect("in time");
+    client.unsubscribe(sid);
+    let answer: Value = serde_json::from_slice(answer.payload()).expect("a PubAck is JSON");
+    assert!(answer["error"].is_null() && answer["seq"].is_u64(), "{subject}: {answer}");
+}
+
+// Without message ids (`bare` is 1) the streams hold what was sent, copies and all.
+fn generator(seed: u64, kinds: &[Kind], companies: &[&str], bare: f64) -> Generator {
     use loadtest::generate::ingest::Fault;
     let profile = Profile {
         seed,
@@ -83,7 +114,7 @@ fn generator(seed: u64, kinds: &[Kind], companies: &[&str]) -> Generator {
         agents: 2,
         chats: 6,
         history_count: 5,
-        bare: 1.0,
+        bare,
         quirks: 0.1,
         faults: [
             (Fault::Malformed, 0.004),
@@ -99,9 +130,9 @@ fn generator(seed: u64, kinds: &[Kind], companies: &[&str]) -> Generator {
     Generator::new(profile).expect("a sound profile")
 }
 
-/// What the rows of every company say in a database: without the numbers and times that are its own. Two
-/// contacts may want one chat (their phones are written differently); which of them has it depends on what
-/// was written together, so contacts and their chats are told apart.
+/// What the rows of every company say in a database: without the numbers and times that are its own, and the
+/// place in the consumer. Two contacts may want one chat (their phones are written differently); which of them has
+/// it depends on what was written together, so contacts and their chats are told apart.
 fn rows(world: &World, database: &str) -> Vec<String> {
     let mut rows = Vec::new();
     for company in COMPANIES {
@@ -112,36 +143,63 @@ fn rows(world: &World, database: &str) -> Vec<String> {
         for table in ["agents", "chats", "contacts", "messages", "onboarding_log"] {
             let own = if table == "contacts" { "- 'chat_id'" } else { "- 'id'" };
             let sql = format!(
-                "SELECT (to_jsonb(t) - 'created_at' - 'updated_at' - 'last_metadata' {own})::text \
-                 || ' at ' || coalesce(last_metadata->>'stream_sequence', '-') FROM {schema}.{table} t"
+                "SELECT (to_jsonb(t) - 'created_at' - 'updated_at' - 'last_metadata' {own})::text || ' by ' \
+                 || coalesce(last_metadata - 'consumer' - 'consumer_sequence' - 'processed_at', '{{}}')::text \
+                 FROM {schema}.{table} t"
             );
             let answer = world.sql_in(database, &sql);
             let lines = answer.lines().map(|line| format!("{company}.{table} {line}"));
             rows.extend(lines);
         }
+        // A try that a kill cut short counts; so their number is at least what it should be.
+        let exhausted = format!(
+            "SELECT (to_jsonb(t) - 'id' - 'created_at' - 'retry_count')::text FROM {schema}.exhausted_events t"
+        );
+        let answer = world.sql_in(database, &exhausted);
+        rows.extend(answer.lines().map(|line| format!("{company}.exhausted_events {line}")));
     }
     rows.sort_unstable();
     rows
 }
 
+/// Settings of a daisi that writes the same streams to another database, as if it were alone.
+pub fn clean_settings(world: &World) -> Vec<(&'static str, String)> {
+    vec![
+        ("postgres.dsn", world.database("clean")),
+        ("lease.bucket", "clean".to_owned()),
+        ("ingest.consumer", "clean".to_owned()),
+        ("ingest.history_consumer", "clean_history".to_owned()),
+        ("dlq.consumer", "clean_dlq".to_owned()),
+    ]
+}
+
+/// Writes `events` to that database, undisturbed.
+#[track_caller]
+pub fn write_clean(world: &World, events: u64) {
+    world.sql("CREATE DATABASE clean");
+    let sets = clean_settings(world);
+    let sets: Vec<(&str, &str)> = sets.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let clean = Daisi::spawn(world, &sets);
+    let within = Duration::from_secs(60 + events / 500);
+    clean.ready(READY_MAX).ingested(events, within);
+}
+
+/// Holds the rows that a disturbed daisi has made against those of the other database.
+#[track_caller]
+pub fn assert_as_clean(world: &World) -> Vec<String> {
+    let (expected, found) = (rows(world, "clean"), rows(world, "postgres"));
+    assert!(expected.len() > 100, "{expected:#?}");
+    let lacks = |rows: &[String], row: &String| rows.binary_search(row).is_err();
+    let missing: Vec<_> = expected.iter().filter(|row| lacks(&found, row)).take(5).collect();
+    let surplus: Vec<_> = found.iter().filter(|row| lacks(&expected, row)).take(5).collect();
+    assert!(missing.is_empty() && surplus.is_empty(), "missing {missing:#?}, surplus {surplus:#?}");
+    assert_eq!(found.len(), expected.len(), "rows");
+    found
+}
+
 /// Holds the rows that a disturbed daisi has made against those that an undisturbed one makes now.
 #[track_caller]
 pub fn assert_as_undisturbed(world: &World, events: u64) {
-    world.sql("CREATE DATABASE clean");
-    let clean = Daisi::spawn(
-        world,
-        &[
-            ("postgres.dsn", &world.database("clean")),
-            ("lease.bucket", "clean"),
-            ("ingest.consumer", "clean"),
-            ("ingest.history_consumer", "clean_history"),
-        ],
-    );
-    clean.ready(READY_MAX).ingested(events, Duration::from_secs(60));
-    let (expected, found) = (rows(world, "clean"), rows(world, "postgres"));
-    assert!(expected.len() > 100, "{expected:#?}");
-    let missing: Vec<_> = expected.iter().filter(|row| !found.contains(row)).take(5).collect();
-    let surplus: Vec<_> = found.iter().filter(|row| !expected.contains(row)).take(5).collect();
-    assert!(missing.is_empty() && surplus.is_empty(), "missing {missing:#?}, surplus {surplus:#?}");
-    assert_eq!(found.len(), expected.len(), "rows");
+    write_clean(world, events);
+    assert_as_clean(world);
 }

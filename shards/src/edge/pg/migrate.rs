@@ -170,7 +170,7 @@ pub async fn open(
         check_spelling(&schema, &state, company)?;
         return Ok(Opened { applied: Vec::new() });
     }
-    migrate(client, company, options).await
+    bring_up(client, company, options, Depth::Pending).await
 }
 
 /// Applies what is pending and renews what depends on the date and the rows, also when nothing is pending.
@@ -182,9 +182,27 @@ pub async fn migrate(
     company: &str,
     options: &Options,
 ) -> Result<Opened, MigrateError> {
+    bring_up(client, company, options, Depth::All).await
+}
+
+/// How much a migration looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Depth {
+    /// Nothing more once nothing is pending: another replica may have been first.
+    Pending,
+    /// What depends on the date and the rows as well.
+    All,
+}
+
+async fn bring_up(
+    client: &Client,
+    company: &str,
+    options: &Options,
+    depth: Depth,
+) -> Result<Opened, MigrateError> {
     let schema = schema_of(company)?;
     let publication = publication_of(options)?;
-    let done = migrate_locked(client, &schema, company).await;
+    let done = migrate_locked(client, &schema, company, depth).await;
     if done.is_err() {
         // The first error is the one to tell; a lost connection cannot roll back, and need not.
         let _rolled_back = client.batch_execute("ROLLBACK").await;
@@ -315,11 +333,13 @@ async fn migrate_locked(
     client: &Client,
     schema: &SchemaName,
     company: &str,
+    depth: Depth,
 ) -> Result<Opened, MigrateError> {
+    // Asked of the table of tables: `to_regclass` answers from a cache, in which what another replica made while
+    // we waited for the lock is still missing.
     let lock = format!(
         "{BEGIN}SELECT pg_advisory_xact_lock(hashtextextended('daisi migrates {schema}', 0)); \
-         SELECT 1 WHERE to_regclass('{}.daisi_migrations') IS NOT NULL",
-        schema.quoted()
+         SELECT 1 FROM pg_tables WHERE schemaname = '{schema}' AND tablename = 'daisi_migrations'"
     );
     let answer = client.simple_query(&lock).await?;
     let exists = rows_of(&answer).any(|row| row.get(0) == Some("1"));
@@ -332,6 +352,10 @@ async fn migrate_locked(
         check_spelling(schema, &state, company)?;
     }
     let pending = state.pending(schema)?;
+    if depth == Depth::Pending && pending.is_empty() && state.spelling.is_some() {
+        client.batch_execute("COMMIT").await?;
+        return Ok(Opened { applied: Vec::new() });
+    }
     client.batch_execute(&migrate_text(schema, company, pending)).await?;
     let state = state_of(&client.simple_query(&look_text(schema)).await?);
     check_spelling(schema, &state, company)?;
