@@ -476,7 +476,9 @@ impl Shard {
             .or_else(|| panic.downcast_ref::<&str>().copied());
         let suspect = self.pipeline.suspect();
         self.ports.figures.panics.inc();
-        tracing::error!(shard = %self.plan.settings.shard, panic = text, ?suspect,
+        tracing::error!(shard = %self.plan.settings.shard, panic = text,
+            stream = suspect.map(|(partition, _)| self.pipeline.stream_of(partition)),
+            stream_sequence = suspect.map(|(_, sequence)| sequence),
             "a panic was contained; the shard starts over at its ack floor");
         if let Some(place) = suspect {
             *self.panics.entry(place).or_default() += 1;

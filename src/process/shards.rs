@@ -123,6 +123,7 @@ fn settings(plan: &Plan, replica: &str, shard: ShardId, shards: u16) -> Result<S
         cdc: cdc_settings(plan)?,
         ingest: plan.stages.contains(&Stage::Ingest).then(|| ingest_settings(plan)),
         dlq: plan.stages.contains(&Stage::Dlq).then(|| dlq_settings(&plan.dlq)),
+        trace: None,
     })
 }
 

@@ -299,6 +299,7 @@ fn settings(window: u32) -> Settings {
         cdc: cdc_settings(window),
         ingest: None,
         dlq: None,
+        trace: None,
     }
 }
 

@@ -44,8 +44,7 @@ impl TraceContext {
             return None;
         }
         let [flags] = hex(&head[53..])?;
-        let context =
-            Self { trace_id: hex(&head[3..35])?, parent_id: hex(&head[36..52])?, flags };
+        let context = Self { trace_id: hex(&head[3..35])?, parent_id: hex(&head[36..52])?, flags };
         (context.trace_id != [0; 16] && context.parent_id != [0; 8]).then_some(context)
     }
 
@@ -88,6 +87,13 @@ pub fn states(block: &[u8]) -> impl Iterator<Item = &[u8]> {
         left = left.saturating_sub(value.len() + 1);
         fits
     })
+}
+
+/// The same as one value; empty if there is none. For cold paths.
+#[must_use]
+pub fn state_text(block: &[u8]) -> String {
+    let all: Vec<&[u8]> = states(block).collect();
+    String::from_utf8_lossy(&all.join(&b',')).into_owned()
 }
 
 /// Lower case digits for people and exporters.
@@ -203,7 +209,8 @@ mod tests {
         assert_eq!(found, ["a=1", "b=2"]);
         let found: Vec<String> = of("NATS/1.0\r\ntracestate: a\u{e4}=1\r\n\r\n");
         assert!(found.is_empty());
-        let long = format!("NATS/1.0\r\ntracestate: a=1\r\ntracestate: {}\r\n\r\n", "x".repeat(510));
+        let long =
+            format!("NATS/1.0\r\ntracestate: a=1\r\ntracestate: {}\r\n\r\n", "x".repeat(510));
         assert_eq!(of(&long), ["a=1"]);
     }
 
