@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use self::ready::Phase;
+use self::ready::{HealthWords, Phase};
 use self::view::{ShardStatus, ShardView};
-use crate::config::plan::{MetricsPlan, Plan};
+use crate::config::plan::{MetricsPlan, Plan, Stage};
 
 /// What the pages show: the shards and the phase of the process.
 pub struct Board {
@@ -24,6 +24,7 @@ pub struct Board {
     phase: AtomicU8,
     stall_after: Duration,
     metrics: MetricsPlan,
+    words: HealthWords,
     process: metrics::Process,
 }
 
@@ -36,6 +37,10 @@ impl Board {
             phase: AtomicU8::new(Phase::Starting as u8),
             stall_after: plan.control.stall_after,
             metrics: plan.metrics,
+            words: match plan.stages.contains(&Stage::Ingest) {
+                true => HealthWords::INGEST,
+                false => HealthWords::CDC,
+            },
             process: metrics::Process::of_this(),
         }
     }
@@ -76,7 +81,7 @@ impl Board {
     /// Body of `/health`.
     #[must_use]
     pub fn health(&self) -> ready::Health {
-        ready::health(&self.statuses(), self.stall_after)
+        ready::health(&self.statuses(), self.stall_after, self.words)
     }
 
     fn metrics_page(&self) -> Result<String, prometheus::Error> {

@@ -213,6 +213,8 @@ pub struct ShardSnapshot {
     pub companies: Vec<CompanyCount>,
     /// Connections made again after a loss.
     pub reconnects: u64,
+    /// Panics contained.
+    pub panics: u64,
     /// Turns of the shard's loop.
     pub turns: u64,
 }

@@ -145,6 +145,7 @@ impl ShardView for View {
             companies: self.condition.lock().map(|c| c.companies.clone()).unwrap_or_default(),
             reconnects: figures.nats_connects.get().saturating_sub(1)
                 + figures.redis_connects.get().saturating_sub(1),
+            panics: figures.panics.get(),
             turns: figures.turns.get(),
         }
     }
