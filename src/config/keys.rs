@@ -156,6 +156,10 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("control", "The control thread: metrics, health, shutdown."),
     ("metrics", "What `/metrics` shows beyond the fixed set."),
     ("log", "Log lines on standard error."),
+    (
+        "telemetry",
+        "Spans of events to an OpenTelemetry collector. Trace headers are passed on without it too.",
+    ),
 ];
 
 /// Every key there is.
@@ -860,6 +864,40 @@ pub const KEYS: &[Key] = &[
         r#""json""#,
         "json: one object a line. text: for people.",
         "Log collectors parse it.",
+    ),
+    optional(
+        "telemetry.otlp_endpoint",
+        Kind::Text(rules::http_url),
+        "Collector that takes OTLP over HTTP in protobuf, as http://collector:4318; /v1/traces is added. Unset: no spans are made.",
+        "Off, tracing costs nothing.",
+    )
+    .url(),
+    optional(
+        "telemetry.otlp_headers",
+        Kind::Text(rules::otlp_headers),
+        "Headers of each export, as name=value, separated by commas; values percent-encoded.",
+        "Collectors in the same cluster want none.",
+    )
+    .secret(),
+    optional(
+        "telemetry.otlp_headers_file",
+        Kind::Text(rules::some),
+        "File that holds them instead; read at the start.",
+        "Keys of an account belong into a file.",
+    ),
+    key(
+        "telemetry.sample_ratio",
+        Kind::Text(rules::ratio),
+        "0",
+        "Share of the events without a trace that begin one, 0 to 1. Where an event has a trace, its sampled flag alone decides.",
+        "Whoever begins a trace decides what is recorded.",
+    ),
+    key(
+        "telemetry.service_name",
+        TEXT,
+        r#""daisi""#,
+        "Name of this service in spans.",
+        "The name of the program.",
     ),
 ];
 

@@ -227,9 +227,10 @@ mod tests {
 
     fn start(state: DependencyState) -> (ControlServer, Arc<Board>) {
         let plan = Plan::try_from(Config::load(&Sources::default())).expect("defaults");
-        let board = Arc::new(Board::new(&plan, vec![Box::new(Fixed(state))]));
+        let board = Arc::new(Board::new(&plan, vec![Box::new(Fixed(state))], Arc::default()));
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = ControlServer::start(listen, None, Arc::clone(&board)).expect("a free port");
+        let server =
+            ControlServer::start(listen, None, Arc::clone(&board), None).expect("a free port");
         (server, board)
     }
 
@@ -306,6 +307,6 @@ mod tests {
     #[test]
     fn a_port_in_use_is_an_error_at_start() {
         let (server, board) = start(DependencyState::Up);
-        assert!(ControlServer::start(server.address(), None, board).is_err());
+        assert!(ControlServer::start(server.address(), None, board, None).is_err());
     }
 }

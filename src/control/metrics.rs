@@ -3,6 +3,7 @@
 //! series appears at most once, and the number of series is bounded by configuration, not by traffic.
 
 mod ingest;
+mod trace;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,7 @@ use prometheus::proto::{
 };
 use prometheus::{Encoder, TextEncoder};
 
+use super::otlp::ExportFigures;
 use super::ready::Readiness;
 use super::view::{Buckets, CompanyCount, DependencyState, ShardSnapshot, ShardStatus};
 use crate::config::plan::MetricsPlan;
@@ -57,11 +59,13 @@ pub fn encode(
     shards: &[Shard],
     readiness: &Readiness,
     plan: MetricsPlan,
+    export: &ExportFigures,
     process: &Process,
 ) -> Result<String, prometheus::Error> {
     let mut families = contract_families(shards, plan);
     families.extend(our_families(shards, readiness));
     families.extend(ingest::families(shards));
+    families.extend(trace::families(shards, export));
     families.extend(companies(shards, plan.companies_max));
     families.extend(process.0.collect());
     families.retain(|family| !family.get_metric().is_empty());

@@ -146,6 +146,8 @@ impl ShardView for View {
             reconnects: figures.nats_connects.get().saturating_sub(1)
                 + figures.redis_connects.get().saturating_sub(1),
             panics: figures.panics.get(),
+            spans: figures.spans.get(),
+            spans_dropped: figures.spans_dropped.get(),
             turns: figures.turns.get(),
         }
     }

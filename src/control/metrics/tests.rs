@@ -52,7 +52,7 @@ fn busy() -> ShardSnapshot {
 fn page(shards: &[Shard], plan: MetricsPlan) -> String {
     let statuses: Vec<ShardStatus> = shards.iter().map(|shard| shard.status.clone()).collect();
     let ready = readiness(Phase::Running, &statuses, Duration::from_secs(2));
-    encode(shards, &ready, plan, &Process::of_this()).expect("a page")
+    encode(shards, &ready, plan, &ExportFigures::default(), &Process::of_this()).expect("a page")
 }
 
 #[track_caller]
