@@ -82,5 +82,5 @@ pub(super) fn publish(
     cx.bus.publish(deadline, who, &subject, &headers, &body);
     log_event!(WARN, parcel, company, "event dead-lettered", stage = cause.stage,
         reason = cause.reason, error = without_values(cause.detail), dlq_subject = %subject,
-        attempt = cause.attempts);
+        attempt = cause.attempts.max(1));
 }
