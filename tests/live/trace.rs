@@ -1,5 +1,6 @@
 //! Traces: the headers of an event go onto what is published because of it, and spans of the sampled ones to a
 //! collector. Source: W3C Trace Context; OTLP/HTTP; contract ingest.md 7.3 for the log.
+#![expect(clippy::disallowed_types, reason = "a test's collector has a thread a connection")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -203,17 +204,20 @@ fn attribute(span: &Span, key: &str) -> String {
     }
 }
 
+/// Requests as they came: head and body.
+type Taken = Mutex<Vec<(String, Vec<u8>)>>;
+
 /// Takes OTLP over HTTP and keeps what came.
 struct Collector {
     url: String,
-    taken: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    taken: Arc<Taken>,
 }
 
 impl Collector {
     fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
-        let taken = Arc::new(Mutex::new(Vec::new()));
+        let taken: Arc<Taken> = Arc::default();
         let kept = Arc::clone(&taken);
         // Ends with the tests' process.
         std::thread::spawn(move || {
@@ -241,7 +245,7 @@ impl Collector {
 }
 
 // One request; nothing at the end of the connection.
-fn take(mut socket: &TcpStream, kept: &Mutex<Vec<(String, Vec<u8>)>>) -> Option<()> {
+fn take(mut socket: &TcpStream, kept: &Taken) -> Option<()> {
     socket.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
     let mut reader = BufReader::new(socket);
     let mut head = String::new();

@@ -1,5 +1,6 @@
-//! What a log line about an event carries: the same fields under the same names, whatever it tells. Invariant:
-//! no value of a payload, and no secret: a subject holds neither. Source: contract `ingest.md` 7.3.
+//! What a log line about an event carries: the same fields under the same names, whatever it tells.
+//! Invariant: no value of a payload, and no secret: a subject holds neither. Source: contract
+//! `ingest.md` 7.3.
 
 use super::cdc::Cx;
 use super::mail::Parcel;
@@ -76,8 +77,8 @@ fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }
 
-/// An error as a log may tell it: what PostgreSQL says may quote values, its SQLSTATE does not. The whole text
-/// stands in the letter.
+/// An error as a log may tell it: what PostgreSQL says may quote values, its SQLSTATE does not. The whole
+/// text stands in the letter.
 pub(super) fn without_values(error: &str) -> &str {
     let state =
         error.strip_prefix("write: ").and_then(|said| said.rfind('(').map(|at| &said[at..]));
