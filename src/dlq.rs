@@ -184,8 +184,9 @@ fn act_on(
                 facts.insert("would".into(), json!("retry"));
                 format!("would retry {seq}: {}", plain(subject))
             } else {
+                let name = seq.to_string();
                 let Replayed { message_id, place } = letters
-                    .with(|session, dead| replay(session, letter, &seq.to_string(), 1, dead))?;
+                    .with(|session, dead| replay(session, letter, &stored.trace, &name, 1, dead))?;
                 letters.delete(seq).map_err(|error| match error {
                     SessionError::Refused(why) => SessionError::Refused(format!(
                         "was sent again as {message_id}, but could not be deleted, so drop it: {why}"

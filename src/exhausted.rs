@@ -202,7 +202,8 @@ async fn retry_one(
         return Ok((format!("would retry {company} {id}: {subject}"), facts));
     }
     let first = replays_noted(row.listed.notes.as_deref()) + 1;
-    let Replayed { message_id, place } = replay(session, &letter, &id.to_string(), first, dead)?;
+    let Replayed { message_id, place } =
+        replay(session, &letter, &[], &id.to_string(), first, dead)?;
     let note = format!("{REPLAYED_AS}{message_id} to {} {}", place.stream, place.seq);
     exhausted::resolve(client, schema, *id, &note).await.map_err(lost)?;
     facts.insert("done".into(), json!("retried"));

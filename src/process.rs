@@ -15,6 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli::Exit;
 use crate::config::plan::Plan;
+use crate::control::otlp::Exporter;
 use crate::control::ready::Phase;
 use crate::control::{Board, ControlServer};
 use crate::telemetry;
@@ -108,16 +109,19 @@ impl Process {
     /// # Errors
     /// io_uring refused, a port in use, a plan that cannot be carried out.
     pub fn start(plan: &Plan) -> Result<Self, ProcessError> {
-        let plans = shards::shard_plans(plan).map_err(ProcessError::Plan)?;
+        let mut plans = shards::shard_plans(plan).map_err(ProcessError::Plan)?;
+        let (exporter, spans) = Exporter::of(&plan.telemetry).map_err(ProcessError::Plan)?.unzip();
+        plans.iter_mut().for_each(|plan| plan.spans.clone_from(&spans));
         let lanes = shards::lane_capacity(plan);
         if let Some(id) = plan.control.core {
             core_affinity::set_for_current(core_affinity::CoreId { id });
         }
         let pool = Pool::start(plans, lanes)?;
         let (conditions, views) = view::of_pool(&pool, &plan.shard_cores);
-        let board = Arc::new(Board::new(plan, views));
+        let figures = exporter.as_ref().map(Exporter::figures).unwrap_or_default();
+        let board = Arc::new(Board::new(plan, views, figures));
         let address = plan.control.listen;
-        let pages = ControlServer::start(address, plan.control.core, Arc::clone(&board))
+        let pages = ControlServer::start(address, plan.control.core, Arc::clone(&board), exporter)
             .map_err(|error| ProcessError::Control { address, error })?;
         tracing::info!(address = %pages.address(), shards = plan.shard_cores.len(),
             cores = ?plan.shard_cores, version = env!("CARGO_PKG_VERSION"), "daisi runs");

@@ -10,6 +10,7 @@ use crate::nats::{Place, Session, SessionError};
 use shards::domain::ingest::Subject;
 use shards::pipeline::origin;
 use shards::wire::nats::headers::Headers;
+use shards::wire::trace::{TraceContext, state_text};
 
 /// Begins every message id of a replay.
 const REPLAY: &str = "replay:";
@@ -27,10 +28,12 @@ pub(crate) struct Replayed {
 }
 
 /// Sends the event of a letter again. `name` is the letter's own within its company, `first` the number of
-/// the first id that may be free; `dead` the subject of dead letters, without company.
+/// the first id that may be free; `dead` the subject of dead letters, without company; `trace` what
+/// [`trace_of`] made of the letter's own headers.
 pub(crate) fn replay(
     session: &mut Session,
     letter: &Letter,
+    trace: &[(&str, String)],
     name: &str,
     first: u64,
     dead: &str,
@@ -41,7 +44,7 @@ pub(crate) fn replay(
     for number in first..first.saturating_add(IDS_MAX) {
         let message_id = format!("{REPLAY}{}:{name}:{number}", letter.company);
         let mut headers = vec![("Nats-Msg-Id", message_id.as_str())];
-        headers.extend(origin.iter().map(|(name, value)| (*name, value.as_str())));
+        headers.extend(origin.iter().chain(trace).map(|(name, value)| (*name, value.as_str())));
         let place = session.store(&letter.source_subject, &headers, &body)?;
         // The id may be that of a letter of a stream that was made anew since, or its message consumed.
         let is_stored = !place.duplicate || {
@@ -54,6 +57,14 @@ pub(crate) fn replay(
     }
     let told = "its message ids are taken by other messages; wait for the stream's duplicate window to pass";
     Err(SessionError::Refused(told.to_owned()))
+}
+
+/// The headers of a trace in a block, as they are passed on.
+pub(crate) fn trace_of(block: &[u8]) -> Vec<(&'static str, String)> {
+    let Some(context) = TraceContext::of_headers(block) else { return Vec::new() };
+    let parent = String::from_utf8_lossy(&context.to_text()).into_owned();
+    let all = [("traceparent", parent), ("tracestate", state_text(block))];
+    all.into_iter().filter(|(_, value)| !value.is_empty()).collect()
 }
 
 /// Why the event must not be sent: a letter is written by whoever may publish to its subject, and would be

@@ -290,6 +290,10 @@ pub struct ShardFigures {
     pub resyncs: Counter,
     /// Panics contained.
     pub panics: Counter,
+    /// Spans handed over for export.
+    pub spans: Counter,
+    /// Spans for which there was no room.
+    pub spans_dropped: Counter,
     /// Connections made to NATS.
     pub nats_connects: Counter,
     /// Connections made to Redis.

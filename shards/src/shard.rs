@@ -13,7 +13,9 @@ use crate::edge::pg::lane::{Lane, News, PgPlan};
 use crate::edge::target::{Address, NatsTarget, RedisTarget};
 use crate::id::{PartitionId, ShardId};
 use crate::metrics::ShardFigures;
-use crate::pipeline::{Books, Effect, Input, Mail, Pipeline, Quarantine, Settings, Status, TICK};
+use crate::pipeline::{
+    Books, Effect, Input, Mail, Pipeline, Quarantine, Settings, Span, Status, TICK,
+};
 use crate::wire::nats::auth::Credentials;
 use bytes::BytesMut;
 use crossbeam_channel::{Receiver, Sender};
@@ -71,6 +73,8 @@ pub struct ShardPlan {
     pub core: Option<usize>,
     /// How long to spin before parking.
     pub spin: Duration,
+    /// Who takes the spans of events, if somebody does.
+    pub spans: Option<Sender<Span>>,
 }
 
 /// The ends of a shard's channels.
@@ -422,6 +426,19 @@ impl Shard {
             }
         }
         self.post_backlog();
+        self.hand_over_spans();
+    }
+
+    // Nobody waits for an exporter: what finds no room is counted.
+    fn hand_over_spans(&mut self) {
+        let Some(spans) = &self.plan.spans else { return };
+        let figures = &self.ports.figures;
+        for span in self.pipeline.take_spans() {
+            match spans.try_send(span) {
+                Ok(()) => figures.spans.inc(),
+                Err(_) => figures.spans_dropped.inc(),
+            }
+        }
     }
 
     fn lane(&mut self, lane: u16) -> (Option<&PgPlan>, Option<&mut Lane>) {
@@ -476,7 +493,9 @@ impl Shard {
             .or_else(|| panic.downcast_ref::<&str>().copied());
         let suspect = self.pipeline.suspect();
         self.ports.figures.panics.inc();
-        tracing::error!(shard = %self.plan.settings.shard, panic = text, ?suspect,
+        tracing::error!(shard = %self.plan.settings.shard, panic = text,
+            stream = suspect.map(|(partition, _)| self.pipeline.stream_of(partition)),
+            stream_sequence = suspect.map(|(_, sequence)| sequence),
             "a panic was contained; the shard starts over at its ack floor");
         if let Some(place) = suspect {
             *self.panics.entry(place).or_default() += 1;

@@ -2,6 +2,10 @@
 //! (`default.toml`, `docs/configuration.md`, environment names, `config show`) is made from it.
 //! Invariant: paths are unique and in the order of the file; every default satisfies its own kind.
 
+mod sections;
+
+pub use sections::SECTIONS;
+
 use super::rules;
 use super::value::{Kind, Raw, Value};
 
@@ -128,35 +132,6 @@ const TEXT: Kind = Kind::Text(rules::some);
 const NAME: Kind = Kind::Text(rules::name);
 /// Shards and cores in one process: above what one machine has today, and small enough for fixed tables.
 const CORES_MAX: u64 = 1024;
-
-/// What each section is about, in the order of the file.
-pub const SECTIONS: &[(&str, &str)] = &[
-    ("", "What this process does, and on which cores."),
-    ("nats", "NATS servers with JetStream: where events come from and go to."),
-    (
-        "nats.tls",
-        "TLS towards NATS. Used when an address says tls://, when the server demands it, or when a file is named here.",
-    ),
-    ("redis", "Redis: remembers which events were published."),
-    ("redis.tls", "TLS towards Redis, used when the address says rediss://."),
-    (
-        "postgres",
-        "PostgreSQL: where the ingest stage writes, and where `daisi doctor` looks for the source of the change events.",
-    ),
-    ("cdc", "The stage that turns row changes into events for browsers."),
-    (
-        "ingest",
-        "The stage that turns chat events into rows of PostgreSQL. Its dead letters go where those of cdc go.",
-    ),
-    (
-        "dlq",
-        "The stage that tries dead letters of chat events again. It needs the ingest stage beside it.",
-    ),
-    ("lease", "Who reads a partition, when several replicas run."),
-    ("control", "The control thread: metrics, health, shutdown."),
-    ("metrics", "What `/metrics` shows beyond the fixed set."),
-    ("log", "Log lines on standard error."),
-];
 
 /// Every key there is.
 pub const KEYS: &[Key] = &[
@@ -876,6 +851,40 @@ pub const KEYS: &[Key] = &[
         r#""json""#,
         "json: one object a line. text: for people.",
         "Log collectors parse it.",
+    ),
+    optional(
+        "telemetry.otlp_endpoint",
+        Kind::Text(rules::http_url),
+        "Collector that takes OTLP over HTTP in protobuf, as http://collector:4318; /v1/traces is added. Unset: no spans are made.",
+        "Off, tracing costs nothing.",
+    )
+    .url(),
+    optional(
+        "telemetry.otlp_headers",
+        Kind::Text(rules::otlp_headers),
+        "Headers of each export, as name=value, separated by commas; values percent-encoded.",
+        "Collectors in the same cluster want none.",
+    )
+    .secret(),
+    optional(
+        "telemetry.otlp_headers_file",
+        Kind::Text(rules::some),
+        "File that holds them instead; read at the start.",
+        "Keys of an account belong into a file.",
+    ),
+    key(
+        "telemetry.sample_ratio",
+        Kind::Text(rules::ratio),
+        "0",
+        "Share of the events without a trace that begin one, 0 to 1. Where an event has a trace, its sampled flag alone decides.",
+        "Whoever begins a trace decides what is recorded.",
+    ),
+    key(
+        "telemetry.service_name",
+        TEXT,
+        r#""daisi""#,
+        "Name of this service in spans.",
+        "The name of the program.",
     ),
 ];
 

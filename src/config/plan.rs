@@ -16,6 +16,7 @@ use crate::host::Cores;
 mod read;
 
 pub use shards::edge::target::CredentialSource;
+pub use shards::pipeline::TraceSettings;
 pub use shards::wire::nats::auth::{Credentials, Secret};
 
 /// A stage this version has.
@@ -60,6 +61,8 @@ pub struct Plan {
     pub metrics: MetricsPlan,
     /// Log lines.
     pub log: LogPlan,
+    /// Spans.
+    pub telemetry: TelemetryPlan,
 }
 
 /// One address of a server.
@@ -355,6 +358,19 @@ pub struct LogPlan {
     pub level: tracing::Level,
     /// JSON, or text for people.
     pub json: bool,
+}
+
+/// Spans of events, and who takes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TelemetryPlan {
+    /// The collector; without one no spans are made.
+    pub endpoint: Option<String>,
+    /// Headers of each export.
+    pub headers: Vec<(String, Secret)>,
+    /// Which events without a trace begin one.
+    pub sampling: TraceSettings,
+    /// Name of this service.
+    pub service: String,
 }
 
 /// All that keeps a configuration from becoming a plan.

@@ -112,7 +112,8 @@ fn legacy_table(out: &mut String) {
         out,
         "\n## Variables of the service daisi replaces\n\n\
          Each is known under its bare name and with `{LEGACY_PREFIX}` before it. Of several that set one key \
-         the prefixed one wins, then the lower in this table; a key's own variable wins over all of them.\n\n\
+         the prefixed one wins, then the lower in this table; a key's own variable wins over all of them. The \
+         `OTEL_` ones are OpenTelemetry's own.\n\n\
          | variable | sets | note |\n|---|---|---|\n"
     );
     for old in LEGACY {

@@ -3,6 +3,8 @@
 
 use std::net::SocketAddr;
 
+use axum::http::{HeaderName, HeaderValue};
+
 /// Anything, but not nothing.
 ///
 /// # Errors
@@ -149,6 +151,69 @@ pub fn listen(text: &str) -> Result<(), &'static str> {
     text.parse::<SocketAddr>().map(|_| ()).map_err(|_| "not an IP address with a port")
 }
 
+/// Address of a collector: `http://host[:port][/path]`, or `https://`.
+///
+/// # Errors
+/// Another scheme, no host, or a port that is none.
+pub fn http_url(text: &str) -> Result<(), &'static str> {
+    if !text.contains("://") {
+        return Err("no scheme: begin with http:// or https://");
+    }
+    server_url(text, &["http", "https"])
+}
+
+/// A number from 0 to 1.
+///
+/// # Errors
+/// Something else.
+pub fn ratio(text: &str) -> Result<(), &'static str> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.0..=1.0).contains(&number) => Ok(()),
+        Ok(_) => Err("not between 0 and 1"),
+        Err(_) => Err("not a number"),
+    }
+}
+
+/// Headers of an export, as the OpenTelemetry variables have them.
+///
+/// # Errors
+/// A pair without `=`, or a name or value that HTTP does not allow.
+pub fn otlp_headers(text: &str) -> Result<(), &'static str> {
+    header_pairs(text).map(|_| ())
+}
+
+/// Names and values of `name=value,...`; values are percent-decoded.
+///
+/// # Errors
+/// As [`otlp_headers`].
+pub fn header_pairs(text: &str) -> Result<Vec<(String, String)>, &'static str> {
+    let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once('=').ok_or("a header without =")?;
+        let value = percent_decoded(value.trim()).ok_or("a % without two hexadecimal digits")?;
+        let name = HeaderName::try_from(name.trim()).map_err(|_| "not the name of a header")?;
+        HeaderValue::try_from(value.as_str()).map_err(|_| "not the value of a header")?;
+        Ok((name.as_str().to_owned(), value))
+    };
+    pairs.map(pair).collect()
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let (digits, tail) = rest.split_at_checked(2)?;
+        let digits = std::str::from_utf8(digits).ok().filter(|d| !d.starts_with('+'))?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = tail;
+    }
+    String::from_utf8(bytes).ok()
+}
+
 /// Do two subject patterns have a subject in common?
 #[must_use]
 pub fn overlap(left: &str, right: &str) -> bool {
@@ -190,6 +255,24 @@ mod tests {
             assert_eq!(overlap(left, right), expected, "{left} {right}");
             assert_eq!(overlap(right, left), expected, "{right} {left}");
         }
+    }
+
+    #[test]
+    fn headers_of_an_export_are_read_as_the_standard_writes_them() {
+        let found = header_pairs("api-key=a%20b%3D, X-Scope = t,").expect("headers");
+        let expected = [("api-key", "a b="), ("x-scope", "t")];
+        assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        for bad in ["x", "=v", "a b=v", "a=%", "a=%+1", "a=%0a"] {
+            assert!(otlp_headers(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_share_lies_between_nothing_and_all() {
+        assert!(ratio("0").is_ok() && ratio("0.25").is_ok() && ratio("1").is_ok());
+        assert!(ratio("1.1").is_err() && ratio("-0.1").is_err() && ratio("NaN").is_err());
+        assert!(http_url("collector:4318").is_err() && http_url("ftp://c").is_err());
+        assert_eq!(http_url("https://collector:4318/otlp"), Ok(()));
     }
 
     #[test]

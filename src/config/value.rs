@@ -96,8 +96,8 @@ pub enum Raw {
     Text(String),
     /// A TOML string: never split at commas.
     Quoted(String),
-    /// A TOML integer.
-    Integer(String),
+    /// A TOML integer or float.
+    Number(String),
     /// A TOML boolean.
     Flag(bool),
     /// A TOML array.
@@ -113,8 +113,9 @@ impl Raw {
         match value {
             DeValue::String(text) => Self::Quoted(text.to_string()),
             DeValue::Integer(number) if number.radix() == 10 => {
-                Self::Integer(number.as_str().replace('_', ""))
+                Self::Number(number.as_str().replace('_', ""))
             }
+            DeValue::Float(number) => Self::Number(number.as_str().replace('_', "")),
             DeValue::Boolean(flag) => Self::Flag(*flag),
             DeValue::Array(items) => {
                 Self::List(items.iter().map(|item| Self::from_toml(item.get_ref())).collect())
@@ -125,7 +126,7 @@ impl Raw {
 
     fn scalar(&self) -> Result<&str, String> {
         match self {
-            Self::Text(text) | Self::Quoted(text) | Self::Integer(text) => Ok(text.trim()),
+            Self::Text(text) | Self::Quoted(text) | Self::Number(text) => Ok(text.trim()),
             Self::Flag(true) => Ok("true"),
             Self::Flag(false) => Ok("false"),
             Self::List(_) => Err("a list stands where one value is expected".to_owned()),
@@ -149,7 +150,7 @@ impl fmt::Display for Raw {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) | Self::Quoted(text) => write!(out, "{text:?}"),
-            Self::Integer(text) => out.write_str(text),
+            Self::Number(text) => out.write_str(text),
             Self::Flag(flag) => write!(out, "{flag}"),
             Self::Foreign(name) => write!(out, "<{name}>"),
             Self::List(items) => {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
@@ -14,6 +15,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::Board;
+use super::ready::ReadyPage;
 use super::view::{DependencyState, IngestSnapshot, ShardSnapshot, ShardStatus};
 
 /// Prometheus text format, version 0.0.4: what the encoder of the `prometheus` crate writes.
@@ -69,7 +71,8 @@ async fn health(State(board): State<Arc<Board>>) -> Response {
 
 async fn ready(State(board): State<Arc<Board>>) -> Response {
     let readiness = board.readiness();
-    (status(readiness.ready), Json(readiness)).into_response()
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    (status(readiness.ready), Json(ReadyPage::new(readiness, now))).into_response()
 }
 
 async fn shards(State(board): State<Arc<Board>>) -> Json<Vec<ShardPage>> {
@@ -224,9 +227,10 @@ mod tests {
 
     fn start(state: DependencyState) -> (ControlServer, Arc<Board>) {
         let plan = Plan::try_from(Config::load(&Sources::default())).expect("defaults");
-        let board = Arc::new(Board::new(&plan, vec![Box::new(Fixed(state))]));
+        let board = Arc::new(Board::new(&plan, vec![Box::new(Fixed(state))], Arc::default()));
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = ControlServer::start(listen, None, Arc::clone(&board)).expect("a free port");
+        let server =
+            ControlServer::start(listen, None, Arc::clone(&board), None).expect("a free port");
         (server, board)
     }
 
@@ -238,8 +242,16 @@ mod tests {
         let mut text = String::new();
         stream.read_to_string(&mut text).expect("answered");
         let status = text.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
-        let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
-        (status, body.unwrap_or_default())
+        let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        // The one thing that no test can know.
+        match body.split_once(r#""timestamp":""#) {
+            Some((head, tail)) => {
+                let (time, tail) = tail.split_once('"').expect("a quoted time");
+                assert!(time.ends_with('Z') && time.len() == 20, "{time}");
+                (status, format!("{head}\"timestamp\":\"T\"{tail}"))
+            }
+            None => (status, body.to_owned()),
+        }
     }
 
     #[test]
@@ -247,14 +259,17 @@ mod tests {
         let (server, board) = start(DependencyState::Up);
         assert_eq!(
             ask(&server, "GET", "/ready"),
-            (503, r#"{"ready":false,"phase":"starting","reasons":[{"what":"process","cause":"starting"}]}"#.into())
+            (503, r#"{"status":"NOT_READY","details":{"process":"starting","timestamp":"T"},"ready":false,"phase":"starting","reasons":[{"what":"process","cause":"starting"}]}"#.into())
         );
         board.set_phase(Phase::Running);
         assert_eq!(
             ask(&server, "GET", "/ready"),
-            (200, r#"{"ready":true,"phase":"running","reasons":[]}"#.into())
+            (200, r#"{"status":"READY","details":{"timestamp":"T"},"ready":true,"phase":"running","reasons":[]}"#.into())
         );
-        assert_eq!(ask(&server, "GET", "/health"), (200, r#"{"status":"ok"}"#.into()));
+        assert_eq!(
+            ask(&server, "GET", "/health"),
+            (200, r#"{"status":"ok","version":"0.1.0"}"#.into())
+        );
         assert_eq!(
             ask(&server, "GET", "/shards").1,
             r#"[{"shard":0,"core":1,"heartbeat_age_ms":5,"companies":2,"partitions":[0],"in_flight":4,"lag_seconds":0.25,"pulled":4,"outcomes":{},"dependencies":[{"name":"redis","state":"up","since_seconds":3}]}]"#
@@ -283,7 +298,7 @@ mod tests {
             ask(&server, "GET", "/ready"),
             (
                 503,
-                r#"{"ready":false,"phase":"running","reasons":[{"shard":0,"what":"redis","cause":"down for 3 s: connection refused"}]}"#.into()
+                r#"{"status":"NOT_READY","details":{"redis":"down for 3 s: connection refused","timestamp":"T"},"ready":false,"phase":"running","reasons":[{"shard":0,"what":"redis","cause":"down for 3 s: connection refused"}]}"#.into()
             )
         );
         assert_eq!(ask(&server, "GET", "/health").0, 200);
@@ -292,6 +307,6 @@ mod tests {
     #[test]
     fn a_port_in_use_is_an_error_at_start() {
         let (server, board) = start(DependencyState::Up);
-        assert!(ControlServer::start(server.address(), None, board).is_err());
+        assert!(ControlServer::start(server.address(), None, board, None).is_err());
     }
 }

@@ -3,6 +3,7 @@
 //! series appears at most once, and the number of series is bounded by configuration, not by traffic.
 
 mod ingest;
+mod trace;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,7 @@ use prometheus::proto::{
 };
 use prometheus::{Encoder, TextEncoder};
 
+use super::otlp::ExportFigures;
 use super::ready::Readiness;
 use super::view::{Buckets, CompanyCount, DependencyState, ShardSnapshot, ShardStatus};
 use crate::config::plan::MetricsPlan;
@@ -57,11 +59,13 @@ pub fn encode(
     shards: &[Shard],
     readiness: &Readiness,
     plan: MetricsPlan,
+    export: &ExportFigures,
     process: &Process,
 ) -> Result<String, prometheus::Error> {
     let mut families = contract_families(shards, plan);
     families.extend(our_families(shards, readiness));
     families.extend(ingest::families(shards));
+    families.extend(trace::families(shards, export));
     families.extend(companies(shards, plan.companies_max));
     families.extend(process.0.collect());
     families.retain(|family| !family.get_metric().is_empty());
@@ -196,6 +200,10 @@ fn shard_families(shards: &[Shard]) -> Vec<MetricFamily> {
         Series::gauge("daisi_shard_companies", "Companies the shard holds state of.");
     let mut reconnects =
         Series::counter("daisi_shard_reconnects_total", "Connections made again after a loss.");
+    let mut panics = Series::counter(
+        "daisi_shard_panics_total",
+        "Panics contained; what was at hand is read again.",
+    );
     let mut up = Series::gauge("daisi_shard_dependency_up", "1 while it works or is not needed.");
     for Shard { snapshot, status } in shards {
         let (shard, core) = (status.shard.to_string(), status.core.to_string());
@@ -211,6 +219,7 @@ fn shard_families(shards: &[Shard]) -> Vec<MetricFamily> {
         turns.add(&labels, count(snapshot.turns));
         companies.add(&labels, count(status.companies));
         reconnects.add(&labels, count(snapshot.reconnects));
+        panics.add(&labels, count(snapshot.panics));
         for dependency in &status.dependencies {
             let works = matches!(dependency.state, DependencyState::Up | DependencyState::Standby);
             let labels = [labels[0], labels[1], ("dependency", dependency.name)];
@@ -218,7 +227,7 @@ fn shard_families(shards: &[Shard]) -> Vec<MetricFamily> {
         }
     }
     let work = [pulled, returned, redelivered, in_flight, in_flight_bytes, residual, lag];
-    let shard = [heartbeat, turns, companies, reconnects, up];
+    let shard = [heartbeat, turns, companies, reconnects, panics, up];
     work.into_iter().chain(shard).map(Series::into_family).collect()
 }
 

@@ -1,8 +1,9 @@
-//! The control thread's pages: metrics, health, readiness, shards. Invariant: a page reads copies and never
+//! The control thread's pages: metrics, health, readiness, shards; and the export of spans. Invariant: a page reads copies and never
 //! makes a shard wait.
 
 pub mod http;
 pub mod metrics;
+pub mod otlp;
 pub mod ready;
 pub mod view;
 
@@ -14,9 +15,10 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use self::ready::Phase;
+use self::otlp::{ExportFigures, Exporter};
+use self::ready::{HealthWords, Phase};
 use self::view::{ShardStatus, ShardView};
-use crate::config::plan::{MetricsPlan, Plan};
+use crate::config::plan::{MetricsPlan, Plan, Stage};
 
 /// What the pages show: the shards and the phase of the process.
 pub struct Board {
@@ -24,18 +26,25 @@ pub struct Board {
     phase: AtomicU8,
     stall_after: Duration,
     metrics: MetricsPlan,
+    words: HealthWords,
+    export: Arc<ExportFigures>,
     process: metrics::Process,
 }
 
 impl Board {
     /// A board over these shards, in phase [`Phase::Starting`].
     #[must_use]
-    pub fn new(plan: &Plan, shards: Vec<Box<dyn ShardView>>) -> Self {
+    pub fn new(plan: &Plan, shards: Vec<Box<dyn ShardView>>, export: Arc<ExportFigures>) -> Self {
         Self {
             shards,
             phase: AtomicU8::new(Phase::Starting as u8),
             stall_after: plan.control.stall_after,
             metrics: plan.metrics,
+            words: match plan.stages.contains(&Stage::Ingest) {
+                true => HealthWords::INGEST,
+                false => HealthWords::CDC,
+            },
+            export,
             process: metrics::Process::of_this(),
         }
     }
@@ -76,7 +85,7 @@ impl Board {
     /// Body of `/health`.
     #[must_use]
     pub fn health(&self) -> ready::Health {
-        ready::health(&self.statuses(), self.stall_after)
+        ready::health(&self.statuses(), self.stall_after, self.words)
     }
 
     fn metrics_page(&self) -> Result<String, prometheus::Error> {
@@ -85,7 +94,7 @@ impl Board {
             status: view.status(),
         };
         let shards: Vec<metrics::Shard> = self.shards.iter().map(|view| shard(&**view)).collect();
-        metrics::encode(&shards, &self.readiness(), self.metrics, &self.process)
+        metrics::encode(&shards, &self.readiness(), self.metrics, &self.export, &self.process)
     }
 }
 
@@ -98,7 +107,7 @@ pub struct ControlServer {
 
 impl ControlServer {
     /// Listens at once, so that a port in use is an error here, and serves from a thread of its own, pinned
-    /// to `core` if there is one.
+    /// to `core` if there is one. It exports spans too, where there is an exporter.
     ///
     /// # Errors
     /// The address cannot be listened on, or no thread or runtime can be made.
@@ -106,6 +115,7 @@ impl ControlServer {
         listen: SocketAddr,
         core: Option<usize>,
         board: Arc<Board>,
+        exporter: Option<Exporter>,
     ) -> std::io::Result<Self> {
         let listener = TcpListener::bind(listen)?;
         listener.set_nonblocking(true)?;
@@ -116,9 +126,20 @@ impl ControlServer {
             if let Some(id) = core {
                 core_affinity::set_for_current(core_affinity::CoreId { id });
             }
-            if let Err(error) = runtime.block_on(http::serve(listener, board, stopped)) {
-                tracing::error!(%error, "control pages ended");
-            }
+            runtime.block_on(async {
+                let export = exporter.map(|exporter| {
+                    let (stop, stopped) = oneshot::channel();
+                    (stop, tokio::spawn(exporter.run(stopped)))
+                });
+                if let Err(error) = http::serve(listener, board, stopped).await {
+                    tracing::error!(%error, "control pages ended");
+                }
+                // Shards have ended by now: what they left is exported, within the exporter's bound.
+                if let Some((stop, task)) = export {
+                    let _ended = stop.send(());
+                    let _panicked = task.await;
+                }
+            });
             // Connections still open are dropped with the runtime: a stop does not wait for a scraper.
             runtime.shutdown_background();
         };

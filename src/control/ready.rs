@@ -2,9 +2,11 @@
 //! that names shard and cause (design §5.7). Liveness is slower to give up than readiness: taking traffic
 //! away is cheap, a restart is not.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
+use shards::domain::cdc::{EVENT_TIME_BYTES, rfc3339_seconds};
 
 use super::view::{DependencyState, ShardStatus};
 
@@ -36,7 +38,32 @@ pub struct Reason {
     pub cause: String,
 }
 
-/// Body of `/ready`.
+/// Body of `/ready` as a page: the old ingest service's members, then ours.
+#[derive(Debug, Serialize)]
+pub struct ReadyPage {
+    /// `READY` or `NOT_READY`.
+    status: &'static str,
+    /// When it was asked, RFC 3339, and what is wrong with each dependency.
+    details: BTreeMap<&'static str, String>,
+    #[serde(flatten)]
+    readiness: Readiness,
+}
+
+impl ReadyPage {
+    /// As of this Unix time in seconds.
+    #[must_use]
+    pub fn new(readiness: Readiness, unix_s: u64) -> Self {
+        let mut time = [0; EVENT_TIME_BYTES];
+        rfc3339_seconds(unix_s, &mut time);
+        let mut details: BTreeMap<&'static str, String> =
+            readiness.reasons.iter().rev().map(|why| (why.what, why.cause.clone())).collect();
+        details.insert("timestamp", String::from_utf8_lossy(&time).into_owned());
+        let status = if readiness.ready { "READY" } else { "NOT_READY" };
+        Self { status, details, readiness }
+    }
+}
+
+/// Whether traffic may come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Readiness {
     /// Traffic may come.
@@ -90,23 +117,42 @@ fn shard_reasons(status: &ShardStatus, stall_after: Duration) -> Vec<Reason> {
 /// Body of `/health`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Health {
-    /// `ok` while every shard's loop turns, else `stalled`. The old service's word, in the old place.
+    /// A word of [`HealthWords`].
     pub status: &'static str,
+    /// Of this build.
+    pub version: &'static str,
     /// Shards that stand still for so long that only a restart helps.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stalled: Vec<usize>,
 }
 
+/// What `status` says, after the service that daisi stands in for: probes of old may read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthWords {
+    /// Every shard's loop turns.
+    pub good: &'static str,
+    /// One does not.
+    pub bad: &'static str,
+}
+
+impl HealthWords {
+    /// Contract cdc.md section 11.
+    pub const CDC: Self = Self { good: "ok", bad: "stalled" };
+    /// Contract ingest.md section 7.2.
+    pub const INGEST: Self = Self { good: "UP", bad: "DOWN" };
+}
+
 /// Does this process still live? Servers that are away do not count: a restart would not bring them back.
 #[must_use]
-pub fn health(shards: &[ShardStatus], stall_after: Duration) -> Health {
+pub fn health(shards: &[ShardStatus], stall_after: Duration, words: HealthWords) -> Health {
     let limit = stall_after * HEALTH_STALLS;
     let stalled: Vec<usize> = shards
         .iter()
         .filter(|status| status.heartbeat_age > limit)
         .map(|status| status.shard)
         .collect();
-    Health { status: if stalled.is_empty() { "ok" } else { "stalled" }, stalled }
+    let status = if stalled.is_empty() { words.good } else { words.bad };
+    Health { status, version: env!("CARGO_PKG_VERSION"), stalled }
 }
 
 #[cfg(test)]
@@ -165,9 +211,11 @@ mod tests {
     #[test]
     fn a_restart_is_asked_for_by_a_long_stall_and_never_by_a_lost_server() {
         let down = status(0, 0, DependencyState::Down("refused".into()));
-        assert_eq!(health(&[down], STALL).status, "ok");
-        assert_eq!(health(&[status(0, 30_000, DependencyState::Up)], STALL).status, "ok");
-        let dead = health(&[status(3, 30_001, DependencyState::Up)], STALL);
+        let words = HealthWords::CDC;
+        assert_eq!(health(&[down], STALL, words).status, "ok");
+        let slow = status(0, 30_000, DependencyState::Up);
+        assert_eq!(health(&[slow], STALL, HealthWords::INGEST).status, "UP");
+        let dead = health(&[status(3, 30_001, DependencyState::Up)], STALL, words);
         assert_eq!((dead.status, dead.stalled), ("stalled", vec![3]));
     }
 }

@@ -215,6 +215,12 @@ pub struct ShardSnapshot {
     pub companies: Vec<CompanyCount>,
     /// Connections made again after a loss.
     pub reconnects: u64,
+    /// Panics contained.
+    pub panics: u64,
+    /// Spans handed over for export.
+    pub spans: u64,
+    /// Spans for which there was no room.
+    pub spans_dropped: u64,
     /// Turns of the shard's loop.
     pub turns: u64,
 }

@@ -11,6 +11,7 @@ use shards::wire::nats::jetstream::{
 use crate::config::plan::Plan;
 use crate::letter::Letter;
 use crate::nats::{Session, SessionError};
+use crate::replay::trace_of;
 
 /// A dead letter as it lies in the stream.
 pub(super) struct Stored {
@@ -19,6 +20,8 @@ pub(super) struct Stored {
     /// RFC 3339, UTC.
     pub(super) stored_at: String,
     pub(super) headers: Vec<(String, String)>,
+    /// Those of a trace, to be passed on.
+    pub(super) trace: Vec<(&'static str, String)>,
     pub(super) data: Vec<u8>,
     /// What it says, or why it cannot be read.
     pub(super) letter: Result<Letter, String>,
@@ -115,6 +118,7 @@ fn stored(message: StoredMessage, dead: &str) -> Stored {
     let fields = Headers::new(&message.headers).iter();
     let headers: Vec<(String, String)> =
         fields.map(|(name, value)| (text(name), text(value))).collect();
+    let trace = trace_of(&message.headers);
     // Who may publish for one company must not write letters for another.
     let company = message.subject.strip_prefix(dead).and_then(|rest| rest.strip_prefix('.'));
     let mut letter = Letter::read(&message.data).and_then(|letter| {
@@ -129,5 +133,5 @@ fn stored(message: StoredMessage, dead: &str) -> Stored {
         letter.reason = header.map(|(_, value)| value.clone());
     }
     let StoredMessage { subject, seq, data, time, .. } = message;
-    Stored { seq, subject, stored_at: time, headers, data, letter }
+    Stored { seq, subject, stored_at: time, headers, trace, data, letter }
 }

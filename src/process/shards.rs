@@ -69,6 +69,7 @@ pub fn shard_plans(plan: &Plan) -> Result<Vec<ShardPlan>, String> {
                 postgres: postgres.clone(),
                 core: Some(*core),
                 spin: Duration::ZERO,
+                spans: None,
             })
         })
         .collect()
@@ -123,6 +124,7 @@ fn settings(plan: &Plan, replica: &str, shard: ShardId, shards: u16) -> Result<S
         cdc: cdc_settings(plan)?,
         ingest: plan.stages.contains(&Stage::Ingest).then(|| ingest_settings(plan)),
         dlq: plan.stages.contains(&Stage::Dlq).then(|| dlq_settings(&plan.dlq)),
+        trace: plan.telemetry.endpoint.as_ref().map(|_| plan.telemetry.sampling),
     })
 }
 

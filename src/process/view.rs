@@ -145,6 +145,9 @@ impl ShardView for View {
             companies: self.condition.lock().map(|c| c.companies.clone()).unwrap_or_default(),
             reconnects: figures.nats_connects.get().saturating_sub(1)
                 + figures.redis_connects.get().saturating_sub(1),
+            panics: figures.panics.get(),
+            spans: figures.spans.get(),
+            spans_dropped: figures.spans_dropped.get(),
             turns: figures.turns.get(),
         }
     }

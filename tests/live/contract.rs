@@ -309,7 +309,7 @@ fn metrics_are_prometheus_text_with_process_figures(server: Server) {
     ] {
         assert!(metrics.has(name), "{name}");
     }
-    assert_eq!(daisi.get("/health"), (200, r#"{"status":"ok"}"#.to_owned()));
+    assert_eq!(daisi.get("/health"), (200, r#"{"status":"ok","version":"0.1.0"}"#.to_owned()));
     assert_eq!(daisi.get("/nothing").0, 404);
 }
 

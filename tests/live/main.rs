@@ -31,3 +31,4 @@ mod replicas;
 mod scale;
 mod security;
 mod streams;
+mod trace;

@@ -278,6 +278,14 @@ impl World {
         put_one(&mut self.client(), subject, body);
     }
 
+    /// As [`Self::put_bytes`], with headers.
+    #[track_caller]
+    pub fn put_with(&self, subject: &str, headers: &[(&str, &str)], body: &[u8]) {
+        let mut client = self.client();
+        client.publish_with(subject, None, headers, body).expect("a subject and headers");
+        client.barrier().expect("the server has it");
+    }
+
     /// The answer of `sql`: rows by line, columns by `|`.
     #[track_caller]
     pub fn sql(&self, sql: &str) -> String {

@@ -258,7 +258,7 @@ fn answer(subject: &str, body: &[u8]) -> &'static str {
         };
     }
     if subject.contains("STREAM.INFO") {
-        return r#"{"config":{"max_age":10000000000,"subjects":["cdc.*.*"],"retention":"limits"}}"#;
+        return r#"{"config":{"max_age":10000000000,"subjects":["cdc.*.*"],"retention":"limits"},"state":{"last_seq":0}}"#;
     }
     r#"{"config":{"ack_policy":"all","ack_wait":30000000000,"max_ack_pending":5000},"num_ack_pending":0,
         "num_waiting":0,"ack_floor":{"stream_seq":0},"delivered":{"stream_seq":0,"consumer_seq":0}}"#
@@ -299,6 +299,7 @@ fn settings(window: u32) -> Settings {
         cdc: cdc_settings(window),
         ingest: None,
         dlq: None,
+        trace: None,
     }
 }
 

@@ -17,10 +17,12 @@ use super::bus::{AckFor, Bus, FlightRef};
 use super::effect::Effect;
 use super::flight::{Flight, Flights, Flying, State};
 use super::mail::{LetterFate, Mail, Parcel};
+use super::note;
 use super::redis::{Claim, Command, Redis};
 use super::settings::Settings;
 use super::setup::Facts;
 use super::tenant::{Books, NONE, TenantTable};
+use super::trace::Tracer;
 use crate::clock::{MS, Now, SEC};
 use crate::domain::cdc::{
     self, ChangeSpans, DLQ_COMPANY_UNKNOWN, EVENT_TIME_BYTES, Reason, Rejection, Sink, Table,
@@ -73,6 +75,7 @@ pub(super) struct Cx<'a> {
     pub(super) placed: &'a mut Vec<(PartitionId, Epoch)>,
     /// Dead letters that were tried in vain, of such readers.
     pub(super) judged: &'a mut Vec<(PartitionId, Epoch, u64, LetterFate)>,
+    pub(super) tracer: &'a mut Tracer,
 }
 
 struct Grave {
@@ -405,6 +408,7 @@ impl Stage {
         }
         header.put(b"\r\nDaisi-Action: ");
         header.put(change.action().as_str().as_bytes());
+        cx.tracer.write_onward(&flight.parcel, header);
         header.put(b"\r\n\r\n");
         let total = header.len() + change.payload_len();
         if max > 0 && total as u64 > max {
@@ -851,7 +855,7 @@ impl Stage {
         }
         self.open -= 1;
         count(&mut self.tenants.get(tenant).books, outcome);
-        report_to_reader(parcel, cx);
+        report_end(parcel, self.tenants.id(tenant), outcome, cx);
     }
 
     // The flight in `slot` gets its outcome.
@@ -861,7 +865,7 @@ impl Stage {
         cx.figures.tables[table].outcomes[outcome as usize].inc();
         self.open -= 1;
         count(&mut self.tenants.get(tenant).books, outcome);
-        report_to_reader(&self.flights.at(slot).parcel, cx);
+        report_end(&self.flights.at(slot).parcel, self.tenants.id(tenant), outcome, cx);
     }
 
     // As `report`, and it only waits to leave its list.
@@ -920,7 +924,13 @@ impl Stage {
     }
 }
 
-pub(super) fn report_to_reader(parcel: &Parcel, cx: &mut Cx<'_>) {
+// An event has its outcome: to its reader, its trace, and those who read every line.
+pub(super) fn report_end(parcel: &Parcel, company: &[u8], outcome: Outcome, cx: &mut Cx<'_>) {
+    note::ended(parcel, company, outcome.label(), cx);
+    report_to_reader(parcel, cx);
+}
+
+fn report_to_reader(parcel: &Parcel, cx: &mut Cx<'_>) {
     let Parcel { reader, partition, epoch, index, .. } = *parcel;
     if reader == cx.settings.shard {
         cx.done.push((partition, epoch, index));

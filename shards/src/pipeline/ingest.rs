@@ -24,10 +24,11 @@ pub use job::{Decoded, Job, Unwritten, Verdict};
 pub use letters::{GivenUp, Original};
 
 use super::PANICS_MAX;
-use super::cdc::{Cx, count, report_to_reader};
+use super::cdc::{Cx, count, report_end};
 use super::commit::{Away, Class, Fate};
 use super::effect::Effect;
 use super::mail::Parcel;
+use super::note::log_event;
 use super::settings::{IngestSettings, StageName};
 use super::tenant::{Books, TenantTable};
 use crate::clock::SEC;
@@ -360,8 +361,13 @@ impl Ingest {
     fn put_aside(&mut self, waiting: Waiting, why: &str, until: u64) {
         let tenant = waiting.tenant;
         if self.troubled.insert(tenant, why.to_owned()).is_none() {
-            let company = self.name(tenant);
-            tracing::warn!(%company, why, "a company's events wait, and are tried again");
+            log_event!(
+                WARN,
+                &waiting.parcel,
+                self.name(tenant),
+                "a company's events wait, and are tried again",
+                why
+            );
         }
         let new = || Aside { events: VecDeque::new(), until };
         self.aside.entry(tenant).or_insert_with(new).events.push_back(waiting);
@@ -445,14 +451,14 @@ impl Ingest {
     fn settle(&mut self, waiting: &Waiting, outcome: Outcome, cx: &mut Cx<'_>) {
         self.close(waiting);
         if !self.troubled.is_empty() && self.troubled.remove(&waiting.tenant).is_some() {
-            tracing::info!(company = %self.name(waiting.tenant), "a company's events go on");
+            tracing::info!(company_id = %self.name(waiting.tenant), "a company's events go on");
         }
         count(&mut self.tenants.get(waiting.tenant).books, outcome);
         match waiting.is_letter() {
             true => cx.figures.dlq.outcomes[outcome as usize].inc(),
             false => cx.figures.ingest.outcomes[waiting.kind][outcome as usize].inc(),
         }
-        report_to_reader(&waiting.parcel, cx);
+        report_end(&waiting.parcel, self.tenants.id(waiting.tenant), outcome, cx);
     }
 }
 

@@ -5,10 +5,12 @@
 use super::bus::AckFor;
 use super::cdc::Cx;
 use super::mail::Parcel;
+use super::note::{log_event, without_values};
 use super::origin;
 use crate::domain::cdc::{
     DLQ_COMPANY_UNKNOWN, DeadLetter, ErrorType, rfc3339_nanos, write_dlq_payload,
 };
+use crate::wire::trace::state_text;
 use bytes::BytesMut;
 
 /// Bytes kept free for headers and the other fields of a letter; they stay far below.
@@ -39,6 +41,8 @@ pub(super) fn publish(
     let (mut at, mut published) = ([0; 30], [0; 30]);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let message_id = parcel.msg.header(b"Nats-Msg-Id").map(text);
+    let context = cx.tracer.onward(parcel).map(|context| text(&context.to_text()));
+    let state = state_text(parcel.msg.headers());
     let letter = DeadLetter {
         source_subject: parcel.subject(),
         company: cause.company,
@@ -61,19 +65,24 @@ pub(super) fn publish(
     let company = cause.company.unwrap_or(DLQ_COMPANY_UNKNOWN);
     let subject = format!("{}.{company}", cx.settings.cdc.dlq_subject);
     let id = format!("dlq:{stream}:{}:{}", parcel.seq, parcel.stored);
-    let original = message_id.unwrap_or_else(|| format!("msg-{}", parcel.seq));
+    let original = parcel.message_id();
     let attempts = cause.attempts.max(1).to_string();
     let mut headers = vec![
         ("Nats-Msg-Id", id.as_str()),
         ("Nats-Expected-Stream", cx.facts.dlq_stream.as_str()),
-        ("Original-Nats-Msg-Id", original.as_str()),
+        ("Original-Nats-Msg-Id", &*original),
         ("Daisi-Reason", cause.reason),
         ("Daisi-Attempts", attempts.as_str()),
         ("Daisi-Stage", cause.stage),
     ];
     headers.extend(origin::headers(&parcel.msg));
+    if let Some(context) = &context {
+        headers.push(("traceparent", context));
+        headers.extend((!state.is_empty()).then_some(("tracestate", state.as_str())));
+    }
     let deadline = cx.now.mono + cx.settings.cdc.publish_timeout;
     cx.bus.publish(deadline, who, &subject, &headers, &body);
-    tracing::warn!(stage = cause.stage, company = cause.company, reason = cause.reason,
-        seq = parcel.seq, detail = %cause.detail, "event dead-lettered");
+    log_event!(WARN, parcel, company, "event dead-lettered", stage = cause.stage,
+        reason = cause.reason, error = without_values(cause.detail), dlq_subject = %subject,
+        attempt = cause.attempts.max(1));
 }

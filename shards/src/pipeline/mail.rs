@@ -2,7 +2,9 @@
 
 use super::settings::StageName;
 use crate::id::{Epoch, PartitionId, ShardId};
+use crate::wire::nats::jetstream::AckSubject;
 use crate::wire::nats::op::Msg;
+use std::borrow::Cow;
 
 /// An event on its way from the shard that reads its partition to the shard that owns its company.
 #[derive(Debug)]
@@ -40,6 +42,22 @@ impl Parcel {
     #[must_use]
     pub fn subject(&self) -> &[u8] {
         &self.msg.subject()[self.prefix..]
+    }
+
+    /// The stream it was read from, as its ack subject names it.
+    #[must_use]
+    pub fn stream(&self) -> &[u8] {
+        let ack = self.msg.reply().and_then(|reply| AckSubject::parse(reply).ok());
+        ack.map_or(&[], |ack| ack.stream)
+    }
+
+    /// The id it was published with; without one, `msg-<sequence>`, as the contract names it.
+    #[must_use]
+    pub fn message_id(&self) -> Cow<'_, str> {
+        match self.msg.header(b"Nats-Msg-Id") {
+            Some(id) => String::from_utf8_lossy(id),
+            None => format!("msg-{}", self.seq).into(),
+        }
     }
 }
 

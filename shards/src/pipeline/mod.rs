@@ -3,8 +3,8 @@
 //! acknowledged only after its outcome is durable.
 //!
 //! Modules: `settings`, `mail`, `effect` (the border); `bus`, `redis`, `pubacks` (the two connections);
-//! `setup`, `share`, `lease`, `reader`, `dlq` (the sources); `tenant`, `origin`, `letter`, `flight`, `cdc`, `commit`,
-//! `ingest` (the stages).
+//! `setup`, `share`, `lease`, `reader`, `dlq` (the sources); `tenant`, `origin`, `letter`, `flight`, `cdc`,
+//! `commit`, `ingest` (the stages); `note`, `trace` (what is told of an event).
 
 mod bus;
 mod cdc;
@@ -16,6 +16,7 @@ pub mod ingest;
 mod lease;
 mod letter;
 mod mail;
+mod note;
 pub mod origin;
 mod pubacks;
 mod reader;
@@ -24,6 +25,7 @@ mod settings;
 mod setup;
 mod share;
 mod tenant;
+mod trace;
 
 pub use bus::tail_number;
 pub use cdc::reason_labels;
@@ -33,9 +35,10 @@ pub use mail::{LetterFate, Mail, Parcel};
 pub use pubacks::PubAcks;
 pub use settings::{
     AckChoice, CdcSettings, DlqSettings, IngestSettings, LeaseSettings, NatsSettings,
-    RedisSettings, Settings, SourceSettings, StageName, StreamPlan,
+    RedisSettings, Settings, SourceSettings, StageName, StreamPlan, TraceSettings,
 };
 pub use tenant::Books;
+pub use trace::{Span, Text};
 
 use crate::clock::{MS, Now};
 use crate::domain::cdc::company_hint;
@@ -55,6 +58,7 @@ use setup::Setup;
 use share::{Share, Turn};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use trace::Tracer;
 
 /// Events that a shard panicked at, by partition and stream sequence, and how often.
 pub type Quarantine = HashMap<(PartitionId, u64), u32>;
@@ -166,6 +170,7 @@ pub struct Pipeline {
     done: Vec<(PartitionId, Epoch, u64)>,
     placed: Vec<(PartitionId, Epoch)>,
     judged: Vec<(PartitionId, Epoch, u64, LetterFate)>,
+    tracer: Tracer,
     quarantine: Quarantine,
     suspect: Option<(PartitionId, u64)>,
     draining: bool,
@@ -217,6 +222,7 @@ impl Pipeline {
             done: Vec::with_capacity(capacity),
             placed: Vec::with_capacity(capacity),
             judged: Vec::new(),
+            tracer: Tracer::new(settings.trace, &mut rng),
             quarantine,
             suspect: None,
             draining: false,
@@ -328,10 +334,27 @@ impl Pipeline {
         self.stage.has_ready() && self.bus.is_ready()
     }
 
+    /// Spans that have ended since the last call.
+    pub fn take_spans(&mut self) -> impl Iterator<Item = Span> {
+        self.tracer.take()
+    }
+
     /// The event being handled, for whoever has to find out why a call did not return.
     #[must_use]
     pub fn suspect(&self) -> Option<(PartitionId, u64)> {
         self.suspect
+    }
+
+    /// Stream that a partition is read from, as configured; dead letters have one of their own.
+    #[must_use]
+    pub fn stream_of(&self, partition: PartitionId) -> &str {
+        let sources = self.settings.sources();
+        let mut last = 0;
+        let source = sources.into_iter().find(|source| {
+            last += source.partitions.max(1);
+            partition.0 < last
+        });
+        source.map_or(&self.settings.cdc.dlq_stream.name, |source| &source.stream)
     }
 
     /// Epoch above all that this pipeline has used.
@@ -822,6 +845,7 @@ impl Pipeline {
             done: &mut self.done,
             placed: &mut self.placed,
             judged: &mut self.judged,
+            tracer: &mut self.tracer,
         };
         call(&mut self.stage, &mut self.ingest, &mut cx)
     }

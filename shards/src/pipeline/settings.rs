@@ -26,6 +26,29 @@ pub struct Settings {
     pub ingest: Option<IngestSettings>,
     /// The retries of dead letters, if they run; never without ingest.
     pub dlq: Option<DlqSettings>,
+    /// Spans of events, if somebody takes them.
+    pub trace: Option<TraceSettings>,
+}
+
+/// Which events are recorded as spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceSettings {
+    /// Of events without a trace, those whose hash lies below.
+    pub sample_below: u64,
+}
+
+impl TraceSettings {
+    /// From the share of events, 0 to 1.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a share of the whole range, cut to it"
+    )]
+    pub fn of_ratio(ratio: f64) -> Self {
+        Self { sample_below: (ratio.clamp(0.0, 1.0) * u64::MAX as f64) as u64 }
+    }
 }
 
 impl Settings {
@@ -112,6 +135,18 @@ pub enum StageName {
     Ingest,
     /// Dead letters are tried again, by what ingest does.
     Dlq,
+}
+
+impl StageName {
+    /// As the configuration names it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Cdc => "cdc",
+            Self::Ingest => "ingest",
+            Self::Dlq => "dlq",
+        }
+    }
 }
 
 /// A stream that is read, and how.

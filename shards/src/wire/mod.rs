@@ -8,6 +8,7 @@
 mod decimal;
 pub mod nats;
 pub mod resp;
+pub mod trace;
 
 /// What a decoder made of the bytes it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -154,6 +154,7 @@ fn draw_settings(shards: u16, rng: &mut Rng) -> Settings {
         cdc: cdc(rng),
         ingest: None,
         dlq: None,
+        trace: None,
     }
 }
 

@@ -5,7 +5,8 @@
 use super::{
     AckPolicy, CdcPlan, Config, ControlPlan, Cores, CredentialSource, Credentials, DlqPlan,
     Duration, Envelope, IngestPlan, IngestSource, KEYS, LeasePlan, LogPlan, MetricsPlan, NatsPlan,
-    PathBuf, Plan, Problem, RedisPlan, Secret, ServerAddress, Stage, TlsPlan, Value, keys, rules,
+    PathBuf, Plan, Problem, RedisPlan, Secret, ServerAddress, Stage, TelemetryPlan, TlsPlan,
+    TraceSettings, Value, keys, rules,
 };
 
 use shards::edge::pg::{connect, describe};
@@ -62,6 +63,7 @@ impl<'a> Reader<'a> {
                 unhandled_fields: self.flag("metrics.unhandled_fields"),
             },
             log: self.log(),
+            telemetry: self.telemetry(),
             shard_cores,
         };
         self.check_relations(&plan);
@@ -374,6 +376,23 @@ impl<'a> Reader<'a> {
         LogPlan {
             level: level.parse().unwrap_or(tracing::Level::INFO),
             json: self.text("log.format") == "json",
+        }
+    }
+
+    fn telemetry(&mut self) -> TelemetryPlan {
+        let headers = self.secret("telemetry.otlp_headers", "telemetry.otlp_headers_file");
+        let headers = headers.map_or(Ok(Vec::new()), |text| rules::header_pairs(text.expose()));
+        if let Err(what) = headers {
+            let remedy = "write name=value, separated by commas";
+            self.note("telemetry.otlp_headers_file", what.to_owned(), remedy);
+        }
+        let secret = |(name, value)| (name, Secret::new(value));
+        let ratio = self.text("telemetry.sample_ratio").parse().unwrap_or(0.0);
+        TelemetryPlan {
+            endpoint: self.optional("telemetry.otlp_endpoint"),
+            headers: headers.unwrap_or_default().into_iter().map(secret).collect(),
+            sampling: TraceSettings::of_ratio(ratio),
+            service: self.text("telemetry.service_name"),
         }
     }
 

@@ -122,7 +122,8 @@ pub(super) fn families(shards: &[Shard]) -> Vec<MetricFamily> {
             events.add(&labels, count(*number));
         }
         for (reason, number) in &snapshot.reasons {
-            refused.add(&[("reason", reason)], count(*number));
+            let labels = [("reason", *reason), ("error_type", error_type(reason))];
+            refused.add(&labels, count(*number));
         }
     }
     all.extend([events, refused].map(Series::into_family));
@@ -138,6 +139,18 @@ pub(super) fn families(shards: &[Shard]) -> Vec<MetricFamily> {
         all.push(family(name, help, MetricType::HISTOGRAM, metric));
     }
     all
+}
+
+/// The old service's word for a reason: contract ingest.md section 7.1.
+fn error_type(reason: &str) -> &'static str {
+    match reason {
+        "bad_json" | "too_deep" | "too_large" => "unmarshal",
+        "unknown_subject" | "bad_company" => "unknown",
+        "not_found" => "not_found",
+        "data" => "database",
+        "panic" => "panic",
+        _ => "validation",
+    }
 }
 
 fn residual(snapshot: &IngestSnapshot) -> f64 {

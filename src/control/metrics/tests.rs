@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::super::ready::{Phase, readiness};
 use super::super::view::{
-    DedupCount, Dependency, EventCount, Outcome, PublishCount, TableTimes, UnhandledField,
+    CompanyCount, DedupCount, Dependency, EventCount, IngestSnapshot, Outcome, PublishCount,
+    TableTimes, UnhandledField,
 };
 use super::*;
 
@@ -51,7 +52,7 @@ fn busy() -> ShardSnapshot {
 fn page(shards: &[Shard], plan: MetricsPlan) -> String {
     let statuses: Vec<ShardStatus> = shards.iter().map(|shard| shard.status.clone()).collect();
     let ready = readiness(Phase::Running, &statuses, Duration::from_secs(2));
-    encode(shards, &ready, plan, &Process::of_this()).expect("a page")
+    encode(shards, &ready, plan, &ExportFigures::default(), &Process::of_this()).expect("a page")
 }
 
 #[track_caller]
@@ -163,4 +164,37 @@ fn no_series_stands_twice_and_every_family_is_typed() {
     series.dedup();
     assert_eq!(series.len(), total);
     assert_eq!(text.matches("# TYPE").count(), text.matches("# HELP").count());
+}
+
+#[test]
+fn every_name_of_ours_beside_the_old_ones_is_on_the_page() {
+    let mut snapshot = busy();
+    snapshot.ingest = Some(IngestSnapshot {
+        events: vec![("messages.upsert", Outcome::Committed, 1)],
+        reasons: vec![("not_found", 2), ("bad_json", 1)],
+        ..IngestSnapshot::default()
+    });
+    snapshot.companies = vec![CompanyCount::default()];
+    let text = page(&[shard(0, snapshot)], MetricsPlan { companies_max: 1, ..PLAN });
+    assert_lines(
+        &text,
+        &[
+            r#"daisi_ingest_refusals_total{reason="not_found",error_type="not_found"} 2"#,
+            r#"daisi_ingest_refusals_total{reason="bad_json",error_type="unmarshal"} 1"#,
+        ],
+    );
+    let shown: std::collections::BTreeSet<&str> =
+        text.lines().filter_map(|line| line.split([' ', '{']).next()).collect();
+    let table = include_str!("../../../docs/metrics.md");
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = table.split(|c| !is_part(c));
+    let mut names = 0;
+    // The ingest service's own names begin otherwise; those of CDC are ours too.
+    for name in words.filter(|w| w.starts_with("daisi_") || w.starts_with("cdc_consumer_")) {
+        names += 1;
+        let parts = ["_bucket", "_count", "_sum"].map(|part| format!("{name}{part}"));
+        let is_shown = shown.contains(name) || parts.iter().any(|part| shown.contains(&**part));
+        assert!(is_shown, "docs/metrics.md names {name}, which the page does not show");
+    }
+    assert!(names > 40, "only {names} names found");
 }

@@ -10,7 +10,6 @@ use crate::pipeline::bus::AckFor;
 use crate::pipeline::cdc::read_puback;
 use crate::pipeline::letter::{self, Cause};
 use crate::pipeline::mail::Parcel;
-use crate::wire::nats::jetstream::AckSubject;
 use crate::wire::nats::op::Msg;
 use hashbrown::HashMap;
 
@@ -81,8 +80,7 @@ impl Ingest {
             company: Some(&*company).filter(|company| *company != DLQ_COMPANY_UNKNOWN),
             attempts: dead.attempts,
         };
-        let ack = parcel.msg.reply().and_then(|reply| AckSubject::parse(reply).ok());
-        let stream = String::from_utf8_lossy(ack.map_or(&[], |ack| ack.stream));
+        let stream = String::from_utf8_lossy(parcel.stream());
         letter::publish(parcel, &stream, &cause, AckFor::Refused { number }, cx);
     }
 

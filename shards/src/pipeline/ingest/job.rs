@@ -7,6 +7,7 @@ use super::{Catalog, Waiting};
 use crate::domain::ingest::{Body, Event, Position, Reason, Refusal};
 use crate::id::PartitionId;
 use crate::pipeline::commit::{Away, Commit, Fate, Item, Outcome, suspicious_timestamps};
+use crate::pipeline::note::log_event;
 use crate::pipeline::origin::Origin;
 use crate::wire::nats::jetstream::AckSubject;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -149,7 +150,17 @@ impl Job {
             let read = catch_unwind(AssertUnwindSafe(|| read(waiting, catalog, original, body)));
             match read {
                 Ok(Ok((company, event, position))) => {
-                    found.suspicious += suspicious_timestamps(&event) as u64;
+                    let suspicious = suspicious_timestamps(&event) as u64;
+                    if suspicious > 0 {
+                        log_event!(
+                            DEBUG,
+                            &waiting.parcel,
+                            company,
+                            "a message's time is likely to be in milliseconds",
+                            suspicious
+                        );
+                    }
+                    found.suspicious += suspicious;
                     let stream_created_ns = waiting.parcel.stream_created;
                     decoded.push(Decoded { place, company, event, position, stream_created_ns });
                 }

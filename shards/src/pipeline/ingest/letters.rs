@@ -9,7 +9,7 @@ use crate::domain::ingest::{Body, Kind, Reason, Refusal};
 use crate::pipeline::cdc::{count, report_fate};
 use crate::pipeline::commit::Fate;
 use crate::pipeline::mail::LetterFate;
-use crate::wire::nats::jetstream::AckSubject;
+use crate::pipeline::note::{self, log_event, without_values};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -87,8 +87,7 @@ pub(super) fn row<'a>(
     let last_error = waiting.given_up.as_deref()?;
     let parcel = &waiting.parcel;
     let subject = std::str::from_utf8(parcel.subject()).unwrap_or_default();
-    let ack = parcel.msg.reply().and_then(|reply| AckSubject::parse(reply).ok());
-    let stream = String::from_utf8_lossy(ack.map_or(&[], |ack| ack.stream));
+    let stream = String::from_utf8_lossy(parcel.stream());
     Some(GivenUp {
         place,
         letter_id: format!("{stream}:{}:{}", parcel.seq, parcel.stored),
@@ -112,8 +111,13 @@ impl Ingest {
             Verdict::Written(Fate::NotFound) => ("write: row not found".to_owned(), false),
             Verdict::Written(_) => return self.commit(&waiting, Outcome::Committed, cx),
             Verdict::GivenUp => {
-                tracing::warn!(company = %self.name(waiting.tenant), seq = waiting.parcel.seq,
-                    error = waiting.given_up, "a dead letter is given up: see `daisi exhausted`");
+                log_event!(
+                    WARN,
+                    &waiting.parcel,
+                    self.name(waiting.tenant),
+                    "a dead letter is given up: see `daisi exhausted`",
+                    error = waiting.given_up.as_deref().map(without_values)
+                );
                 return self.let_go(&waiting, LetterFate::GivenUp, cx);
             }
             Verdict::Unreadable(refusal) => (refused(&refusal), true),
@@ -138,8 +142,13 @@ impl Ingest {
 
     /// A letter stays in the stream.
     pub(super) fn try_later(&mut self, waiting: Waiting, why: &str, cx: &mut Cx<'_>) {
-        tracing::debug!(company = %self.name(waiting.tenant), seq = waiting.parcel.seq,
-            attempt = waiting.parcel.delivered, why, "a dead letter is tried again later");
+        log_event!(
+            DEBUG,
+            &waiting.parcel,
+            self.name(waiting.tenant),
+            "a dead letter is tried again later",
+            error = without_values(why)
+        );
         cx.figures.dlq.later.inc();
         self.let_go(&waiting, LetterFate::Later, cx);
     }
@@ -153,6 +162,8 @@ impl Ingest {
         } else {
             books.returned += 1;
         }
+        let outcome = if fate == LetterFate::GivenUp { "exhausted" } else { "tried_later" };
+        note::ended(&waiting.parcel, self.tenants.id(waiting.tenant), outcome, cx);
         report_fate(&waiting.parcel, fate, cx);
     }
 }

@@ -11,6 +11,7 @@ use crate::pipeline::mail::LetterFate;
 use crate::pipeline::redis::Redis;
 use crate::pipeline::settings::*;
 use crate::pipeline::setup::Facts;
+use crate::pipeline::trace::Tracer;
 use crate::wire::nats::DecodeLimits;
 use crate::wire::nats::conn::ConnSettings;
 use crate::wire::nats::op::Msg;
@@ -92,6 +93,7 @@ fn settings() -> Settings {
             companies_max: 10,
         },
         dlq: None,
+        trace: None,
         ingest: Some(IngestSettings {
             realtime: source(StageName::Ingest),
             history: source(StageName::Ingest),
@@ -160,6 +162,7 @@ impl Bench {
             done: &mut self.done,
             placed: &mut Vec::new(),
             judged: &mut self.judged,
+            tracer: &mut Tracer::new(None, &mut fastrand::Rng::with_seed(1)),
         };
         call(&mut self.ingest, &mut cx)
     }
