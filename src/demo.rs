@@ -124,13 +124,17 @@ fn length() -> Result<Length, String> {
 }
 
 // The defaults of the configuration, and the servers; the caller's environment stays out of it. Dead letters
-// are retried soon, so that the table shows their end.
+// are retried soon, so that the table shows their end; all streams find room on a small disk.
 fn plan(stack: &Stack) -> Result<Plan, String> {
     let sets = [
         format!("nats.servers={}", stack.nats.url()),
         format!("redis.url={}", stack.redis.url()),
         format!("postgres.dsn={}", stack.postgres.url()),
         "stages=ingest,dlq,cdc".to_owned(),
+        "cdc.stream_max_bytes=2GiB".to_owned(),
+        "cdc.output_max_bytes=2GiB".to_owned(),
+        "ingest.stream_max_bytes=2GiB".to_owned(),
+        "ingest.history_max_bytes=2GiB".to_owned(),
         "dlq.max_retries=2".to_owned(),
         "dlq.retry_delay_min=1s".to_owned(),
         "dlq.retry_delay_max=1s".to_owned(),
