@@ -82,6 +82,7 @@ fn demo() -> Result<Exit, String> {
         .postgres(PostgresOptions { settings, ..PostgresOptions::default() })
         .start()
         .map_err(|error| format!("{error}\n`make setup` installs what is missing"))?;
+    chat::make_schemas(&stack.postgres.url())?;
     let plan = plan(&stack)?;
     let process = Process::start(&plan).map_err(|error| error.to_string())?;
     println!(

@@ -8,7 +8,7 @@ use loadtest::client::ClientError;
 use loadtest::generate::ingest::{Expect, Fault, Mix, Profile};
 use loadtest::report::{Latency, latency_histogram};
 use loadtest::send::{SendPlan, Sent, send};
-use shards::edge::pg::describe;
+use shards::edge::pg::{describe, migrate};
 use shards::id::SchemaName;
 use tokio_postgres::{Client, NoTls};
 
@@ -58,6 +58,33 @@ pub(super) struct Found {
     pub(super) commit_us: Latency,
 }
 
+/// Makes the companies' schemas, as their first events would: a few hundred milliseconds each, which would be all
+/// that a short run's latency shows.
+pub(super) fn make_schemas(dsn: &str) -> Result<(), String> {
+    on_database(dsn, async |client| {
+        for company in COMPANIES {
+            let made = migrate::open(&client, company, &migrate::Options::default()).await;
+            made.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    })
+}
+
+// What `work` makes of a connection.
+fn on_database<T>(
+    dsn: &str,
+    work: impl AsyncFnOnce(Client) -> Result<T, String>,
+) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let connected = tokio_postgres::connect(dsn, NoTls).await;
+        let (client, connection) = connected.map_err(|error| describe(&error))?;
+        tokio::spawn(connection);
+        work(client).await
+    })
+}
+
 /// The mix that is sent.
 pub(super) fn mix() -> Result<Mix, String> {
     let (realtime, history) = COMPANIES.split_at(REALTIME);
@@ -102,14 +129,7 @@ impl Traffic {
 
     /// Asks the database.
     pub(super) fn look(&self, dsn: &str) -> Result<Found, String> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| error.to_string())?;
-        runtime.block_on(async {
-            let (client, connection) =
-                tokio_postgres::connect(dsn, NoTls).await.map_err(|error| describe(&error))?;
-            tokio::spawn(connection);
-            self.count(&client).await.map_err(|error| describe(&error))
-        })
+        on_database(dsn, async |client| self.count(&client).await.map_err(|error| describe(&error)))
     }
 
     async fn count(&self, client: &Client) -> Result<Found, tokio_postgres::Error> {

@@ -149,11 +149,8 @@ fn watched(
             begun = Some((Instant::now(), bed.cpu_with(&process)?));
         }
         if let Some((at, begin)) = begun.filter(|_| floor >= count) {
-            let span = Span {
-                seconds: at.elapsed().as_secs_f64(),
-                begin,
-                end: bed.cpu_with(&process)?,
-            };
+            let span =
+                Span { seconds: at.elapsed().as_secs_f64(), begin, end: bed.cpu_with(&process)? };
             return Ok((span, process.rss_kib_max()? as f64 / 1024.0));
         }
         if Instant::now() > deadline {
@@ -166,10 +163,7 @@ fn watched(
 
 /// Highest sequence delivered and acknowledged by the one consumer of a stream; zero before there is one.
 fn consumer(client: &mut Client, stream: &str) -> Result<(u64, u64), BenchError> {
-    let list = match client.jetstream(&format!("CONSUMER.LIST.{stream}"), &Value::Null) {
-        Ok(list) => list,
-        Err(error) => return Err(error.into()),
-    };
+    let list = client.jetstream(&format!("CONSUMER.LIST.{stream}"), &Value::Null)?;
     let number = |part: &str| list["consumers"][0][part]["stream_seq"].as_u64().unwrap_or(0);
     Ok((number("delivered"), number("ack_floor")))
 }
