@@ -79,7 +79,7 @@ fuzz: cpu ## Every fuzz target for TIME=60 seconds; needs a nightly compiler
 		cargo +nightly fuzz run "$$target" -- -max_total_time=$(TIME) -timeout=10; done
 
 .PHONY: bench
-bench: build ## Measure daisi beside its peers in one run; BENCH= takes arguments (benches/README.md)
+bench: build ## Measure both jobs, daisi beside its peers in one run; BENCH= takes arguments (benches/README.md)
 	cargo build --release -p daisi-bench -p daisi-relay
 	cargo build --release --manifest-path benches/peers/Cargo.toml
 	$(TARGET)/release/bench --daisi $(TARGET)/release/daisi --relay $(TARGET)/release/daisi-relay --peers $(PEERS)/release $(BENCH)

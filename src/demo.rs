@@ -1,42 +1,60 @@
 //! `daisi demo`: private servers, this very process's shards, generated events of several companies, and a
-//! check of every one. Invariant: it ends with exit 1 if an event was lost, doubled or out of order, or if
-//! the books do not balance. Nothing outside its temporary folder is touched.
+//! check of every one: of row changes at what came out, of chat events at the rows in the database.
+//! Invariant: it ends with exit 1 if an event was lost, doubled or out of order, if a row is missing or one
+//! too many, or if the books do not balance. Nothing outside its temporary folder is touched.
 
-use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
+mod books;
+mod chat;
+mod progress;
+mod table;
+
+use std::io::IsTerminal;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 use loadtest::generate::Profile;
+use loadtest::generate::ingest::{Fault, Mix};
 use loadtest::report::Report;
 use loadtest::run::{self, Observe};
 use loadtest::send::SendPlan;
-use loadtest::stack::{NatsOptions, RedisOptions, Stack};
+use loadtest::stack::{NatsOptions, PostgresOptions, RedisOptions, Stack};
 use tracing::Level;
 
 use crate::cli::Exit;
 use crate::config::plan::{LogPlan, Plan};
 use crate::config::{Config, Sources};
 use crate::control::Board;
-use crate::control::view::{Outcome, ShardSnapshot};
 use crate::process::Process;
 use crate::telemetry;
+use books::{Books, IngestBooks};
+use chat::Traffic;
 
 /// Seconds of a run without a terminal, unless `DEMO_SECONDS` says otherwise.
 const SECONDS: u64 = 30;
-/// Events a second, unless `DEMO_RATE` says otherwise: the contract's requirement for one replica.
+/// Row changes a second, unless `DEMO_RATE` says otherwise: the contract's requirement for one replica.
 const RATE: u64 = 5_000;
+/// Chat events a second, unless `DEMO_INGEST_RATE` says otherwise: what leaves two cores room for all servers.
+const INGEST_RATE: u64 = 1_000;
 /// How long everything that was sent may take to come out.
 const DRAIN: Duration = Duration::from_secs(20);
+/// How long the last dead letters may take to be tried, tried again and given up.
+const LETTERS: Duration = Duration::from_secs(20);
 
 /// What `DEMO_SECONDS` and the terminal make of a run.
 struct Length {
     /// `None`: until Ctrl-C.
     seconds: Option<u64>,
     rate: u64,
+    ingest_rate: u64,
     live: bool,
+}
+
+/// What both halves were sent, and what came out of the first.
+struct Run {
+    cdc: Report,
+    ingest: Traffic,
 }
 
 /// Runs the demo.
@@ -55,18 +73,24 @@ fn demo() -> Result<Exit, String> {
     let length = length()?;
     let log = LogPlan { level: Level::ERROR, json: false };
     telemetry::init(log).map_err(|error| format!("cannot set up logging: {error}"))?;
-    println!("starting a private nats-server and redis-server ...");
+    println!("starting a private nats-server, redis-server and PostgreSQL ...");
+    // Rows then tell when they were committed, by the server's own clock.
+    let settings = vec![("track_commit_timestamp".to_owned(), "on".to_owned())];
     let stack = Stack::builder()
         .nats(NatsOptions::default())
         .redis(RedisOptions::default())
+        .postgres(PostgresOptions { settings, ..PostgresOptions::default() })
         .start()
         .map_err(|error| format!("{error}\n`make setup` installs what is missing"))?;
+    chat::make_schemas(&stack.postgres.url())?;
     let plan = plan(&stack)?;
     let process = Process::start(&plan).map_err(|error| error.to_string())?;
     println!(
-        "nats-server {} and redis-server {} run in {}; daisi on core {:?}, pages on http://{}",
+        "nats-server {}, redis-server {} and PostgreSQL {} run in {}; daisi on core {:?}, \
+         pages on http://{}",
         stack.nats.version().map_err(|error| error.to_string())?,
         stack.redis.version().map_err(|error| error.to_string())?,
+        stack.postgres.version().map_err(|error| error.to_string())?,
         stack.folder().display(),
         plan.shard_cores,
         process.address()
@@ -77,10 +101,12 @@ fn demo() -> Result<Exit, String> {
         .name("control".to_owned())
         .spawn(move || process.run(&stopped))
         .map_err(|error| error.to_string())?;
-    let report = wait_ready(&board).and_then(|()| load(&stack, &board, &length));
-    let books = settle(&board);
+    let run = wait_ready(&board).and_then(|()| load(&stack, &board, &length));
+    let (books, ingest) = settle(&board, run.as_ref().ok());
     let left = stop(&stop_process, shards)?;
-    Ok(conclude(&report?, &books, left))
+    let run = run?;
+    let found = run.ingest.look(&stack.postgres.url())?;
+    Ok(table::conclude(&run, &books, &ingest, &found, left))
 }
 
 fn length() -> Result<Length, String> {
@@ -93,15 +119,26 @@ fn length() -> Result<Length, String> {
     };
     let live = std::io::stdout().is_terminal();
     let seconds = number("DEMO_SECONDS")?.or((!live).then_some(SECONDS));
-    Ok(Length { seconds, rate: number("DEMO_RATE")?.unwrap_or(RATE), live })
+    let rate = number("DEMO_RATE")?.unwrap_or(RATE);
+    let ingest_rate = number("DEMO_INGEST_RATE")?.unwrap_or(INGEST_RATE);
+    Ok(Length { seconds, rate, ingest_rate, live })
 }
 
-// The defaults of the configuration, and the two servers; the caller's environment stays out of it.
+// The defaults of the configuration, and the servers; the caller's environment stays out of it. Dead letters
+// are retried soon, so that the table shows their end; all streams find room on a small disk.
 fn plan(stack: &Stack) -> Result<Plan, String> {
     let sets = [
         format!("nats.servers={}", stack.nats.url()),
         format!("redis.url={}", stack.redis.url()),
-        "stages=cdc".to_owned(),
+        format!("postgres.dsn={}", stack.postgres.url()),
+        "stages=ingest,dlq,cdc".to_owned(),
+        "cdc.stream_max_bytes=2GiB".to_owned(),
+        "cdc.output_max_bytes=2GiB".to_owned(),
+        "ingest.stream_max_bytes=2GiB".to_owned(),
+        "ingest.history_max_bytes=2GiB".to_owned(),
+        "dlq.max_retries=2".to_owned(),
+        "dlq.retry_delay_min=1s".to_owned(),
+        "dlq.retry_delay_max=1s".to_owned(),
         "control.listen=127.0.0.1:0".to_owned(),
     ];
     let sources = Sources { file: None, env: Default::default(), sets: &sets };
@@ -123,18 +160,42 @@ fn wait_ready(board: &Board) -> Result<(), String> {
     }
 }
 
-// Send, observe, and show how it goes.
-fn load(stack: &Stack, board: &Arc<Board>, length: &Length) -> Result<Report, String> {
-    let mut send = SendPlan::new(stack.nats.url(), u64::MAX);
-    send.rate = length.rate as f64;
-    if let Some(seconds) = length.seconds {
-        send.count = seconds * length.rate;
-    }
-    let until = length.seconds.map_or("until Ctrl-C".to_owned(), |s| format!("for {s} s"));
+// Send, observe, and show how it goes: the chat events on a thread of their own.
+fn load(stack: &Stack, board: &Arc<Board>, length: &Length) -> Result<Run, String> {
+    let (cdc, ingest) =
+        (paced(stack, length, length.rate), paced(stack, length, length.ingest_rate));
     let profile = Profile { companies: 8, bad: 0.001, ..Profile::default() };
+    let mix = chat::mix()?;
+    announce(length, &profile, &mix);
+    let stop = run::stop_sign().map_err(|error| error.to_string())?;
+    let shown = Arc::new(AtomicBool::new(false));
+    let progress = progress::show(Arc::clone(board), Arc::clone(&shown), length.live)?;
+    let (report, traffic) = std::thread::scope(|scope| {
+        let chat = scope.spawn(|| chat::send_mix(&ingest, mix, &stop));
+        let observe = Observe::Live { pattern: "wa.>".to_owned() };
+        let report = run::run(&cdc, profile, &observe, DRAIN, &stop);
+        if report.is_err() {
+            stop.store(true, Relaxed);
+        }
+        (report, chat.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    shown.store(true, Relaxed);
+    let _ended = progress.join();
+    let report = report.map_err(|error| error.to_string())?;
+    Ok(Run { cdc: report, ingest: traffic.map_err(|error| error.to_string())? })
+}
+
+fn paced(stack: &Stack, length: &Length, rate: u64) -> SendPlan {
+    let count = length.seconds.map_or(u64::MAX, |seconds| seconds * rate);
+    SendPlan { rate: rate as f64, ..SendPlan::new(stack.nats.url(), count) }
+}
+
+fn announce(length: &Length, profile: &Profile, mix: &Mix) {
+    let until = length.seconds.map_or("until Ctrl-C".to_owned(), |s| format!("for {s} s"));
+    println!("publishing {until}:");
     println!(
-        "publishing {} events/s of {} companies {until}: {}% duplicates, {}% of foreign tables, \
-         {}% backfill, {}% bad\n",
+        "  cdc     {} row changes/s of {} companies: {}% duplicates, {}% of foreign tables, \
+         {}% backfill, {}% bad",
         length.rate,
         profile.companies,
         profile.duplicates * 100.0,
@@ -142,149 +203,32 @@ fn load(stack: &Stack, board: &Arc<Board>, length: &Length) -> Result<Report, St
         profile.backfill * 100.0,
         profile.bad * 100.0
     );
-    let stop = run::stop_sign().map_err(|error| error.to_string())?;
-    let shown = Arc::new(AtomicBool::new(false));
-    let progress = show_progress(Arc::clone(board), Arc::clone(&shown), length.live)?;
-    let observe = Observe::Live { pattern: "wa.>".to_owned() };
-    let report = run::run(&send, profile, &observe, DRAIN, &stop);
-    shown.store(true, Relaxed);
-    let _ended = progress.join();
-    report.map_err(|error| error.to_string())
+    let faults = &mix.generators()[0].profile().faults;
+    let share = |fault| faults.get(&fault).copied().unwrap_or(0.0) * 100.0;
+    let again = share(Fault::Duplicate) + share(Fault::Copy);
+    let all: f64 = faults.values().sum();
+    println!(
+        "  ingest  {} chat events/s of {} companies, all ten kinds: {again:.1}% duplicates, \
+         {:.2}% updates ahead of their row, {:.2}% bad\n",
+        length.ingest_rate,
+        mix.rows().count(),
+        share(Fault::OutOfOrder),
+        all * 100.0 - again - share(Fault::OutOfOrder)
+    );
 }
 
-// Every second a line; on a terminal one block that is drawn over.
-fn show_progress(
-    board: Arc<Board>,
-    ended: Arc<AtomicBool>,
-    live: bool,
-) -> Result<std::thread::JoinHandle<()>, String> {
-    let started = Instant::now();
-    let draw = move || {
-        let last = AtomicU64::new(0);
-        let (mut drawn, mut next) = (0, Duration::ZERO);
-        let step = Duration::from_millis(if live { 250 } else { 2_000 });
-        while !ended.load(Relaxed) {
-            std::thread::sleep(Duration::from_millis(50));
-            if started.elapsed() < next {
-                continue;
-            }
-            let books = Books::of(&board);
-            let passed = books.pulled - last.swap(books.pulled, Relaxed);
-            let rate = passed as f64 / step.as_secs_f64();
-            let text = progress(&books, started.elapsed(), rate, live);
-            let mut out = std::io::stdout().lock();
-            if live && drawn > 0 {
-                let _broken = write!(out, "\x1b[{drawn}A\x1b[J");
-            }
-            drawn = text.lines().count();
-            let _broken = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-            next = started.elapsed() + step;
-        }
-    };
-    let thread = std::thread::Builder::new().name("progress".to_owned()).spawn(draw);
-    thread.map_err(|error| error.to_string())
-}
-
-fn progress(books: &Books, elapsed: Duration, rate: f64, live: bool) -> String {
-    let [p50, p95, p99, _] = books.latency_us;
-    let seconds = elapsed.as_secs();
-    if !live {
-        return format!(
-            "{seconds:>4} s  {rate:>7.0}/s  in {:>8}  out {:>8}  duplicate {:>6}  skipped {:>6}  \
-             dead {:>5}  in flight {:>5}  P50 {p50} P95 {p95} P99 {p99} us\n",
-            books.pulled,
-            books.committed,
-            books.duplicate,
-            books.filtered,
-            books.dead,
-            books.in_flight
-        );
-    }
-    let bar = "#".repeat(((rate / 500.0) as usize).min(60));
-    format!(
-        "  running {seconds:>5} s   {rate:>7.0} events/s  {bar}\n  \
-         in {:>10}   published {:>10}   duplicate {:>7}   skipped {:>7}   dead-lettered {:>6}\n  \
-         in flight {:>3}   pull to publish: P50 {p50} us   P95 {p95} us   P99 {p99} us\n  \
-         Ctrl-C ends and checks every event\n",
-        books.pulled, books.committed, books.duplicate, books.filtered, books.dead, books.in_flight
-    )
-}
-
-/// The sums over all shards.
-#[derive(Clone, Debug, Default)]
-struct Books {
-    pulled: u64,
-    committed: u64,
-    duplicate: u64,
-    filtered: u64,
-    dead: u64,
-    returned: u64,
-    in_flight: u64,
-    reasons: Vec<(&'static str, u64)>,
-    /// P50, P95, P99 and largest, microseconds.
-    latency_us: [u64; 4],
-}
-
-impl Books {
-    fn of(board: &Board) -> Self {
-        let mut books = Self::default();
-        let mut pairs = Vec::new();
-        for snapshot in board.snapshots() {
-            books.add(&snapshot);
-            pairs.extend(snapshot.processing.into_iter().flat_map(|times| times.times.pairs));
-        }
-        pairs.sort_unstable();
-        books.latency_us = [0.50, 0.95, 0.99, 1.0].map(|share| percentile_us(&pairs, share));
-        books
-    }
-
-    fn add(&mut self, snapshot: &ShardSnapshot) {
-        self.pulled += snapshot.pulled;
-        self.returned += snapshot.returned;
-        self.in_flight += snapshot.in_flight;
-        for event in &snapshot.events {
-            match event.outcome {
-                Outcome::Committed => self.committed += event.count,
-                Outcome::Duplicate => self.duplicate += event.count,
-                Outcome::Filtered => self.filtered += event.count,
-                Outcome::DeadLettered => {
-                    self.dead += event.count;
-                    self.reasons.push((event.reason, event.count));
-                }
-                Outcome::Expired => {}
-            }
-        }
-    }
-
-    fn ended(&self) -> u64 {
-        self.committed + self.duplicate + self.filtered + self.dead + self.returned
-    }
-
-    fn balance(&self) -> bool {
-        self.pulled == self.ended() + self.in_flight
-    }
-}
-
-fn percentile_us(pairs: &[(u64, u64)], share: f64) -> u64 {
-    let total: u64 = pairs.iter().map(|(_, count)| count).sum();
-    let wanted = (total as f64 * share).ceil() as u64;
-    let mut seen = 0;
-    for (value, count) in pairs {
-        seen += count;
-        if seen >= wanted {
-            return value / 1_000;
-        }
-    }
-    0
-}
-
-// The last outcomes reach the counters a moment after the last event is seen outside.
-fn settle(board: &Board) -> Books {
-    let deadline = Instant::now() + Duration::from_secs(5);
+// The last outcomes reach the counters a moment after the last event is seen outside; rows have no such
+// witness, and a dead letter takes its tries.
+fn settle(board: &Board, run: Option<&Run>) -> (Books, IngestBooks) {
+    let deadline = Instant::now() + if run.is_some() { DRAIN + LETTERS } else { Duration::ZERO };
     loop {
-        let books = Books::of(board);
-        if books.in_flight == 0 && books.balance() || Instant::now() > deadline {
-            return books;
+        let (cdc, ingest) = (Books::of(board), IngestBooks::of(board));
+        let is_idle = cdc.in_flight + ingest.in_flight == 0 && cdc.balance() && ingest.balance();
+        let expected = run.map_or(0, |run| run.ingest.expected().stored);
+        let is_read = ingest.pulled - ingest.returned >= expected;
+        let letters = cdc.dead + ingest.dead;
+        if is_idle && is_read && ingest.letters_ended() >= letters || Instant::now() > deadline {
+            return (cdc, ingest);
         }
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -299,57 +243,4 @@ fn stop(
         Ok(left) => left.map_err(|error| error.to_string()),
         Err(_) => Err("the control thread panicked".to_owned()),
     }
-}
-
-fn conclude(report: &Report, books: &Books, left: u64) -> Exit {
-    let outcomes = &report.outcomes;
-    let mut text = String::new();
-    let _infallible = write_table(&mut text, report, books);
-    let mut out = std::io::stdout().lock();
-    let _broken = out.write_all(text.as_bytes());
-    let expected = report.published == books.pulled - books.returned;
-    let fine =
-        outcomes.is_clean() && books.balance() && books.in_flight == 0 && expected && left == 0;
-    let verdict = match fine {
-        true => {
-            "every event accounted for: nothing lost, nothing doubled, order kept, books balance"
-        }
-        false => "NOT in order: see the table; the first faults are listed above",
-    };
-    let _broken = writeln!(out, "\n{verdict}");
-    if fine { Exit::Ok } else { Exit::Failed }
-}
-
-fn write_table(out: &mut String, report: &Report, books: &Books) -> std::fmt::Result {
-    let outcomes = &report.outcomes;
-    writeln!(out, "\n  events in                              events out")?;
-    let row = |out: &mut String, left: (&str, u64), right: (&str, u64)| {
-        writeln!(out, "    {:<20} {:>10}        {:<20} {:>10}", left.0, left.1, right.0, right.1)
-    };
-    row(out, ("published by us", report.published), ("delivered on wa.>", outcomes.delivered))?;
-    row(out, ("pulled by daisi", books.pulled), ("expected there", outcomes.expected))?;
-    row(out, ("  processed", books.committed), ("lost", outcomes.lost))?;
-    row(out, ("  duplicate", books.duplicate), ("doubled", outcomes.duplicated))?;
-    row(out, ("  skipped", books.filtered), ("out of order", outcomes.out_of_order))?;
-    row(out, ("  dead-lettered", books.dead), ("unexpected", outcomes.unexpected))?;
-    row(out, ("  in flight", books.in_flight), ("corrupted", outcomes.corrupted))?;
-    let [p50, p95, p99, max] = books.latency_us;
-    let whole = &report.delivery_us;
-    writeln!(out, "\n  latency, us               P50      P95      P99      max")?;
-    writeln!(out, "    pull to publish    {p50:>8} {p95:>8} {p99:>8} {max:>8}")?;
-    writeln!(
-        out,
-        "    sent to delivered  {:>8} {:>8} {:>8} {:>8}   (from the planned send time)",
-        whole.p50, whole.p95, whole.p99, whole.max
-    )?;
-    writeln!(out, "  throughput           {:>8.0} events/s", report.rate)?;
-    let reasons: Vec<_> = books.reasons.iter().filter(|(_, count)| *count > 0).collect();
-    if !reasons.is_empty() {
-        let words: Vec<_> = reasons.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
-        writeln!(out, "  dead letters         {}", words.join(", "))?;
-    }
-    for example in &report.examples {
-        writeln!(out, "  fault: {example}")?;
-    }
-    Ok(())
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicBool;
 use serde_json::{Value, json};
 
 pub use args::{Events, LoadArgs, Printed, with_old_flags};
-pub use streams::ensure_source;
+pub use streams::{ensure_ingest, ensure_source};
 
 use crate::client::{Client, ClientError};
 use crate::generate::{self, ingest};

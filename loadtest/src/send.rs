@@ -83,7 +83,6 @@ struct Sender<'a> {
     /// How many of `pending`, from the front, are written to the client.
     written: usize,
     start: Instant,
-    start_ns: u64,
     progress_at: Instant,
     acked_at: Instant,
     replies: String,
@@ -99,6 +98,7 @@ impl<'a> Sender<'a> {
             resent: 0,
             resent_bare: 0,
             reconnects: 0,
+            start_ns: wall_ns(),
             elapsed: Duration::ZERO,
             behind_max: Duration::ZERO,
             ack_us: crate::report::latency_histogram(),
@@ -112,7 +112,6 @@ impl<'a> Sender<'a> {
             first: 0,
             written: 0,
             start,
-            start_ns: wall_ns(),
             progress_at: start,
             acked_at: start,
             replies,
@@ -146,7 +145,7 @@ impl<'a> Sender<'a> {
         let planned = self.planned(number);
         let since = planned.saturating_duration_since(self.start);
         self.sent.behind_max = self.sent.behind_max.max(planned.elapsed());
-        event.stamp(self.start_ns + since.as_nanos() as u64);
+        event.stamp(self.sent.start_ns + since.as_nanos() as u64);
         let mut slot = self.spare.pop().unwrap_or_default();
         event.subject().clone_into(&mut slot.subject);
         event.msg_id().unwrap_or_default().clone_into(&mut slot.msg_id);

@@ -58,15 +58,45 @@ fn fill(word: &str, places: &Places) -> String {
         .fold(word.to_owned(), |word, (name, value)| word.replace(&format!("{{{name}}}"), value))
 }
 
+/// Those that are asked for (all, where `only` is empty) and whose binary is there; who is not is said.
+pub(crate) fn there(
+    mut contenders: Vec<Contender>,
+    only: &[String],
+) -> Result<Vec<Contender>, BenchError> {
+    contenders.retain(|one| only.is_empty() || only.contains(&one.name));
+    contenders.retain(|one| {
+        let there = one.binary().is_file();
+        if !there {
+            eprintln!("bench: {} is SKIPPED: no {}", one.name, one.binary().display());
+        }
+        there
+    });
+    match contenders.is_empty() {
+        true => Err(BenchError::unreadable("contenders", &"nobody is left to measure")),
+        false => Ok(contenders),
+    }
+}
+
 impl Contender {
     /// Path of its binary.
     pub(crate) fn binary(&self) -> &Path {
         Path::new(&self.command[0])
     }
 
+    /// The same with further words behind its command.
+    pub(crate) fn with(mut self, words: &[&str]) -> Self {
+        self.command.extend(words.iter().map(|&word| word.to_owned()));
+        self
+    }
+
     /// Starts it.
     pub(crate) fn start(&self) -> Result<Process, BenchError> {
         Process::spawn(&self.name, &self.command, Stdio::null())
+    }
+
+    /// Starts it; what it prints is for us.
+    pub(crate) fn start_piped(&self) -> Result<Process, BenchError> {
+        Process::spawn(&self.name, &self.command, Stdio::piped())
     }
 }
 
@@ -82,6 +112,17 @@ mod tests {
         let list = load(include_str!("../contenders.toml"), &places.into()).unwrap();
         assert!(list.iter().any(|contender| contender.role == Role::Subject));
         assert!(list.iter().any(|contender| contender.role == Role::Peer));
+        let words: Vec<_> = list.iter().flat_map(|contender| &contender.command).collect();
+        assert!(words.iter().all(|word| !word.contains('{')), "{words:?}");
+    }
+
+    #[test]
+    fn the_list_of_the_ingest_job_is_read_and_leaves_no_placeholder() {
+        let names = ["nats_url", "postgres_url", "peers", "daisi", "events"];
+        let places = names.map(|name| (name, "X".to_owned()));
+        let list = load(include_str!("../ingest.toml"), &places.into()).unwrap();
+        let roles: Vec<_> = list.iter().map(|contender| contender.role).collect();
+        assert_eq!(roles, [Role::Subject, Role::Bare, Role::Peer]);
         let words: Vec<_> = list.iter().flat_map(|contender| &contender.command).collect();
         assert!(words.iter().all(|word| !word.contains('{')), "{words:?}");
     }

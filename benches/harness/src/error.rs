@@ -16,6 +16,9 @@ pub(crate) enum BenchError {
     /// The local servers did not start.
     #[error(transparent)]
     Stack(#[from] loadtest::stack::StackError),
+    /// The harness's own connection to NATS.
+    #[error("nats: {0}")]
+    Client(#[from] loadtest::client::ClientError),
     /// A step of the feed ended badly.
     #[error("feed step {step} ended with {status}")]
     Feed {

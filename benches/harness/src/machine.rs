@@ -15,14 +15,15 @@ pub(crate) struct Machine {
     cores: usize,
     kernel: String,
     nats_server: String,
-    redis_server: String,
+    /// Redis, or PostgreSQL in the ingest job.
+    store: String,
     /// One-minute load when the run began: above 0.5 somebody else is at work.
     load_at_start: String,
 }
 
 impl Machine {
     /// Looks once, at the start of a run. What cannot be read is `unknown`, which is no reason to stop.
-    pub(crate) fn look(nats_server: String, redis_server: String) -> Self {
+    pub(crate) fn look(nats_server: String, store: String) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let cpuinfo = read("/proc/cpuinfo");
         let cpu =
@@ -33,7 +34,7 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             nats_server,
-            redis_server,
+            store,
             load_at_start: load(),
         }
     }

@@ -7,6 +7,7 @@
 mod contender;
 mod error;
 mod feed;
+mod ingest;
 mod machine;
 mod process;
 mod report;
@@ -26,15 +27,30 @@ use crate::{
     round::{Load, Servers},
 };
 
-/// Measure daisi beside a bare relay and the ordinary CDC job.
+/// What is measured.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Job {
+    /// Row changes to browsers.
+    Cdc,
+    /// Chat events to rows.
+    Ingest,
+}
+
+/// Measure daisi beside the least that the job takes, and the job as it is ordinarily done.
 #[derive(Parser)]
 struct Args {
+    /// Jobs to measure.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Job::Cdc, Job::Ingest])]
+    jobs: Vec<Job>,
     /// Turns of each contender, for drain and open loop each.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Events of a drain.
     #[arg(long, default_value_t = 200_000)]
     events: u64,
+    /// Events of a drain of the ingest job, and messages of its history import.
+    #[arg(long, default_value_t = 80_000)]
+    ingest_events: u64,
     /// Seconds a drain may take.
     #[arg(long, default_value_t = 120)]
     deadline_s: u64,
@@ -50,7 +66,7 @@ struct Args {
     /// Seconds timed; 0 leaves the open loop out.
     #[arg(long, default_value_t = 10)]
     timed_s: u64,
-    /// List of contenders; by default the one built in.
+    /// List of contenders of the CDC job; by default the one built in.
     #[arg(long)]
     contenders: Option<PathBuf>,
     /// Only contenders with these names.
@@ -85,6 +101,19 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<bool, BenchError> {
+    let mut fine = true;
+    for job in &args.jobs {
+        let (is_sound, is_met) = match job {
+            Job::Cdc => cdc(args)?,
+            Job::Ingest => ingest::run(args)?,
+        };
+        fine &= is_sound && (is_met || !args.gate);
+    }
+    Ok(fine)
+}
+
+/// The CDC job: is it sound, and was every target met?
+fn cdc(args: &Args) -> Result<(bool, bool), BenchError> {
     let stack = start_servers()?;
     let contenders = contenders(args, &stack)?;
     let feed = Feed {
@@ -100,8 +129,7 @@ fn run(args: &Args) -> Result<bool, BenchError> {
     keep(args, &machine, &records)?;
     // A target nobody measured is not met: a gate must not open because a binary is absent.
     let unmet = |outcome: &report::Outcome| outcome.standing != Standing::Met;
-    let gate_open = !args.gate || !report::outcomes(&records).iter().any(unmet);
-    Ok(report::is_sound(&records) && gate_open)
+    Ok((report::is_sound(&records), !report::outcomes(&records).iter().any(unmet)))
 }
 
 /// Redis without its append-only file: claims live for minutes, and the contract's deployment keeps none.
@@ -127,19 +155,8 @@ fn contenders(args: &Args, stack: &Stack) -> Result<Vec<Contender>, BenchError> 
         ("daisi", args.daisi.display().to_string()),
         ("relay", args.relay.display().to_string()),
     ];
-    let mut contenders = contender::load(&text, &places.into())?;
-    contenders.retain(|one| args.only.is_empty() || args.only.contains(&one.name));
-    contenders.retain(|one| {
-        let there = one.binary().is_file();
-        if !there {
-            eprintln!("bench: {} is SKIPPED: no {}", one.name, one.binary().display());
-        }
-        there
-    });
-    if contenders.is_empty() {
-        return Err(BenchError::unreadable("contenders", &"nobody is left to measure"));
-    }
-    Ok(contenders)
+    let contenders = contender::load(&text, &places.into())?;
+    contender::there(contenders, &args.only)
 }
 
 fn servers(stack: &Stack) -> Result<Servers, BenchError> {

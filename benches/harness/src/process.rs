@@ -78,10 +78,31 @@ pub(crate) fn cpu_of(pid: u32) -> Result<Duration, BenchError> {
     Ok(Duration::from_micros(ticks * 1_000_000 / TICKS_PER_SECOND))
 }
 
-/// Fields 14 and 15 (proc(5)), counted behind the name, which may hold blanks and parentheses.
+/// The same of a process with its children, those that have ended included: a server of many processes.
+pub(crate) fn cpu_with_children_of(pid: u32) -> Result<Duration, BenchError> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let children = fs::read_to_string(&path).map_err(BenchError::io(format!("read {path}")))?;
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).map_err(BenchError::io(format!("read {path}")))?;
+    let ended = ticks(&stat, 15).ok_or_else(|| BenchError::unreadable(&path, &"no times"))?;
+    let mut sum = cpu_of(pid)? + Duration::from_micros(ended * 1_000_000 / TICKS_PER_SECOND);
+    for child in children.split_ascii_whitespace().filter_map(|child| child.parse().ok()) {
+        // One that ends in between is counted with the ended ones at the next look.
+        sum += cpu_of(child).unwrap_or_default();
+    }
+    Ok(sum)
+}
+
+/// Fields 14 and 15 (proc(5)).
 fn cpu_ticks(stat: &str) -> Option<u64> {
+    ticks(stat, 13)
+}
+
+/// User and system time from the field behind number `at`, counted behind the name, which may hold blanks and
+/// parentheses.
+fn ticks(stat: &str, at: usize) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace().skip(11);
+    let mut fields = rest.split_ascii_whitespace().skip(at - 2);
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     Some(user + system)

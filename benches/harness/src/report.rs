@@ -31,7 +31,7 @@ pub(crate) struct Spread {
 
 impl Spread {
     /// `None` without values.
-    fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
@@ -279,16 +279,16 @@ fn correctness(out: &mut String, record: &Record) {
     }
 }
 
-fn ratio_text(ratio: &Spread) -> String {
+pub(crate) fn ratio_text(ratio: &Spread) -> String {
     format!("{:.2} ({:.2} - {:.2})", ratio.median, ratio.min, ratio.max)
 }
 
 /// Whole numbers from 1000 on, one decimal below.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value >= 1000.0 { format!("{value:.0}") } else { format!("{value:.1}") }
 }
 
-fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
+pub(crate) fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing to a String cannot fail.
     let _ = out.write_fmt(text);
 }

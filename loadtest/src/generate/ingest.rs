@@ -7,6 +7,7 @@ mod compose;
 mod fault;
 mod kind;
 mod media;
+mod mix;
 mod party;
 mod profile;
 mod world;
@@ -17,6 +18,7 @@ use fastrand::Rng;
 pub use books::{Books, Expect, Rows};
 pub use fault::Fault;
 pub use kind::{Kind, UnknownSubject};
+pub use mix::Mix;
 pub use profile::{Profile, parse_faults};
 
 use super::put::rewrite;
@@ -166,6 +168,18 @@ impl Generator {
         &self.books
     }
 
+    /// The rows that a company must have after all events so far, if there were none before.
+    pub fn rows(&self) -> impl Iterator<Item = (&str, Rows)> {
+        self.companies.iter().map(|company| (company.name.as_str(), company.rows))
+    }
+
+    /// The ordinal of the event that was published under this `Nats-Msg-Id`, if it was one of ours.
+    pub fn ordinal_of(&self, msg_id: &str) -> Option<u64> {
+        let (tag, ordinal) = msg_id.strip_prefix("load-")?.split_once('-')?;
+        let is_ours = u32::from_str_radix(tag, 16).is_ok_and(|tag| tag == self.naming.tag);
+        ordinal.parse().ok().filter(|_| is_ours)
+    }
+
     /// The next event. There is always one.
     #[expect(clippy::should_implement_trait, reason = "an event borrows from the generator")]
     pub fn next(&mut self) -> Event<'_> {
@@ -240,6 +254,7 @@ impl Generator {
     fn tell(&mut self, kind: Kind, target: Target, quirk: Quirk) -> Event<'_> {
         self.write(kind, target, quirk);
         let (company, rows) = (&mut self.companies[target.company], &mut self.books.rows);
+        let before = *rows;
         for telling in self.tellings.drain(..) {
             match telling {
                 Telling::Agent(agent) => company.tell_agent(agent, rows),
@@ -253,6 +268,7 @@ impl Generator {
                 }
             }
         }
+        company.rows.enter(before, *rows);
         self.book_new(Expect::Applied)
     }
 

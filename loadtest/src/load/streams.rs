@@ -13,7 +13,10 @@ const MAX_AGE: Duration = Duration::from_secs(30 * 86_400);
 const OVERLAP: u64 = 10_065;
 
 /// The streams of these kinds. Whoever serves them may have given them other names.
-pub(super) fn ensure_ingest(client: &mut Client, kinds: &[Kind]) -> Result<(), ClientError> {
+///
+/// # Errors
+/// Why one could not be made.
+pub fn ensure_ingest(client: &mut Client, kinds: &[Kind]) -> Result<(), ClientError> {
     for (at, kind) in kinds.iter().enumerate() {
         let name = kind.stream();
         let is_first = kinds[..at].iter().all(|before| before.stream() != name);

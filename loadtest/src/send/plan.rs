@@ -91,6 +91,8 @@ pub struct Sent {
     pub resent_bare: u64,
     /// Connections made after the first.
     pub reconnects: u64,
+    /// The first planned time, nanoseconds since the epoch.
+    pub start_ns: u64,
     /// From the first planned time to the last PubAck.
     pub elapsed: Duration,
     /// The most that an event was written behind its planned time. Large: the sender or its window

@@ -30,6 +30,8 @@ pub(super) struct Company {
     fresh: u64,
     time_us: u64,
     pub(super) batches: u64,
+    /// Rows that its applied events make.
+    pub(super) rows: Rows,
 }
 
 impl Company {
@@ -42,6 +44,7 @@ impl Company {
             fresh: 0,
             time_us: epoch_s * 1_000_000,
             batches: 0,
+            rows: Rows::default(),
         }
     }
 
