@@ -12,7 +12,11 @@ BEGIN
             RAISE NOTICE 'publication {publication} is missing and % may not create it', current_user;
             RETURN;
         END IF;
-        CREATE PUBLICATION "{publication}";
+        BEGIN
+            CREATE PUBLICATION "{publication}";
+        EXCEPTION WHEN duplicate_object OR unique_violation THEN
+            NULL; -- Another company was first.
+        END;
         SELECT oid, pubowner, puballtables INTO pub FROM pg_publication
         WHERE pubname = '{publication}';
     ELSIF pub.puballtables THEN

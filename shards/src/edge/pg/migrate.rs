@@ -335,8 +335,8 @@ async fn migrate_locked(
     company: &str,
     depth: Depth,
 ) -> Result<Opened, MigrateError> {
-    // Asked of the table of tables: `to_regclass` answers from a cache, in which what another replica made while
-    // we waited for the lock is still missing.
+    // Asked of the table of tables: `to_regclass` answers from a cache, in which what another replica made
+    // while we waited for the lock is still missing.
     let lock = format!(
         "{BEGIN}SELECT pg_advisory_xact_lock(hashtextextended('daisi migrates {schema}', 0)); \
          SELECT 1 FROM pg_tables WHERE schemaname = '{schema}' AND tablename = 'daisi_migrations'"
