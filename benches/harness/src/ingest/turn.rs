@@ -4,7 +4,6 @@
 
 use std::{
     io::{BufRead, BufReader},
-    process::Stdio,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
