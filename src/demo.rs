@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
-use loadtest::generate::Profile;
 use loadtest::generate::ingest::{Fault, Mix};
+use loadtest::generate::{Generator, Profile};
 use loadtest::report::Report;
 use loadtest::run::{self, Observe};
 use loadtest::send::SendPlan;
@@ -82,7 +82,7 @@ fn demo() -> Result<Exit, String> {
         .postgres(PostgresOptions { settings, ..PostgresOptions::default() })
         .start()
         .map_err(|error| format!("{error}\n`make setup` installs what is missing"))?;
-    chat::make_schemas(&stack.postgres.url())?;
+    chat::make_schemas(&stack.postgres.url(), &letter_companies())?;
     let plan = plan(&stack)?;
     let process = Process::start(&plan).map_err(|error| error.to_string())?;
     println!(
@@ -164,7 +164,7 @@ fn wait_ready(board: &Board) -> Result<(), String> {
 fn load(stack: &Stack, board: &Arc<Board>, length: &Length) -> Result<Run, String> {
     let (cdc, ingest) =
         (paced(stack, length, length.rate), paced(stack, length, length.ingest_rate));
-    let profile = Profile { companies: 8, bad: 0.001, ..Profile::default() };
+    let profile = profile();
     let mix = chat::mix()?;
     announce(length, &profile, &mix);
     let stop = run::stop_sign().map_err(|error| error.to_string())?;
@@ -183,6 +183,18 @@ fn load(stack: &Stack, board: &Arc<Board>, length: &Length) -> Result<Run, Strin
     let _ended = progress.join();
     let report = report.map_err(|error| error.to_string())?;
     Ok(Run { cdc: report, ingest: traffic.map_err(|error| error.to_string())? })
+}
+
+/// The mix of row changes.
+fn profile() -> Profile {
+    Profile { companies: 8, bad: 0.001, ..Profile::default() }
+}
+
+/// Where dead letters of row changes end: their companies, and the name that stands for none.
+fn letter_companies() -> Vec<String> {
+    let generator = Generator::new(profile());
+    let named = (0..generator.profile().companies).map(|n| generator.company_name(n).to_owned());
+    named.chain(["_unknown".to_owned()]).collect()
 }
 
 fn paced(stack: &Stack, length: &Length, rate: u64) -> SendPlan {
