@@ -65,8 +65,9 @@ pub(super) struct Setup {
     pending: Option<Value>,
     /// The source that has its durable to hold it.
     held: Option<usize>,
-    /// Halvings of a new stream's bound on bytes, which the server reserves and may not have.
-    halvings: u32,
+    /// How often a new stream's bound on bytes was cut to an eighth: the server reserves it, and may not have it,
+    /// nor should one stream take what the others need.
+    cuts: u32,
     pub(super) facts: Facts,
     /// Why it does not go on; `None` while all is well.
     pub(super) trouble: Option<String>,
@@ -75,7 +76,7 @@ pub(super) struct Setup {
 impl Setup {
     pub(super) fn new() -> Self {
         let (step, facts) = (Step::Idle, Facts::default());
-        Self { step, retry_at: None, pending: None, held: None, halvings: 0, facts, trouble: None }
+        Self { step, retry_at: None, pending: None, held: None, cuts: 0, facts, trouble: None }
     }
 
     pub(super) fn is_finished(&self) -> bool {
@@ -160,7 +161,7 @@ impl Setup {
             }
             Step::Create(target) => {
                 let name = self.name(target, settings);
-                let config = stream_config(target, &name, self.halvings, settings);
+                let config = stream_config(target, &name, self.cuts, settings);
                 (format!("$JS.API.STREAM.CREATE.{name}"), config.to_string())
             }
             Step::Extend(place) => {
@@ -202,9 +203,9 @@ impl Setup {
                 self.check(target, settings, &answer["config"])
             }
             Step::Create(target)
-                if error["err_code"] == NO_STORAGE && self.can_halve(target, settings) =>
+                if error["err_code"] == NO_STORAGE && self.can_cut(target, settings) =>
             {
-                self.halvings += 1;
+                self.cuts += 1;
                 Ok(Step::Create(target))
             }
             Step::Extend(place) if error.is_null() => Ok(after(Target::Source(place), settings)),
@@ -224,7 +225,7 @@ impl Setup {
         config: &Value,
     ) -> Result<Step, String> {
         let name = self.name(target, settings);
-        if std::mem::take(&mut self.halvings) > 0 {
+        if std::mem::take(&mut self.cuts) > 0 {
             tracing::warn!(stream = %name, bytes_max = config["max_bytes"].as_i64(),
                 "the server's storage is too small for the planned bound; a smaller one was set");
         }
@@ -284,8 +285,8 @@ impl Setup {
         Ok(after(target, settings))
     }
 
-    fn can_halve(&self, target: Target, settings: &Settings) -> bool {
-        let config = stream_config(target, "", self.halvings + 1, settings);
+    fn can_cut(&self, target: Target, settings: &Settings) -> bool {
+        let config = stream_config(target, "", self.cuts + 1, settings);
         config["max_bytes"].as_i64().is_some_and(|bytes| bytes >= STREAM_BYTES_MIN)
     }
 
@@ -367,7 +368,7 @@ fn probe(target: Target, settings: &Settings) -> String {
     }
 }
 
-fn stream_config(target: Target, name: &str, halvings: u32, settings: &Settings) -> Value {
+fn stream_config(target: Target, name: &str, cuts: u32, settings: &Settings) -> Value {
     let cdc = &settings.cdc;
     let plan = match target {
         Target::Output(place) => {
@@ -386,7 +387,7 @@ fn stream_config(target: Target, name: &str, halvings: u32, settings: &Settings)
         "name": name, "subjects": plan.subjects, "retention": "limits", "storage": "file",
         "discard": "old", "num_replicas": settings.nats.stream_replicas,
         "max_age": plan.age_max,
-        "max_bytes": if plan.bytes_max > 0 { plan.bytes_max >> halvings.min(62) } else { -1 },
+        "max_bytes": if plan.bytes_max > 0 { plan.bytes_max >> (3 * cuts).min(62) } else { -1 },
         "duplicate_window": plan.duplicate_window,
     });
     if target == Target::Split {
