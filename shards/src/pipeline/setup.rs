@@ -65,8 +65,8 @@ pub(super) struct Setup {
     pending: Option<Value>,
     /// The source that has its durable to hold it.
     held: Option<usize>,
-    /// How often a new stream's bound on bytes was cut to an eighth: the server reserves it, and may not have it,
-    /// nor should one stream take what the others need.
+    /// How often a new stream's bound on bytes was cut to an eighth: the server reserves it, and may not have
+    /// it, nor should one stream take what the others need.
     cuts: u32,
     pub(super) facts: Facts,
     /// Why it does not go on; `None` while all is well.
