@@ -18,8 +18,10 @@ const COUNT: u64 = 6_000;
 const RATE: u64 = 600;
 /// Short, so that what is held over a pause is delivered again.
 const ACK_WAIT: (&str, &str) = ("ingest.ack_wait", "2s");
-const LETTERS: [(&str, &str); 4] = [
+/// Letters stay: both worlds read the same stream of them.
+const LETTERS: [(&str, &str); 5] = [
     ("stages", "ingest,dlq"),
+    ("dlq.delete_settled", "false"),
     ("dlq.retry_delay_min", "1s"),
     ("dlq.retry_delay_max", "1s"),
     ("dlq.max_retries", "2"),
