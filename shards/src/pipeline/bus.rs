@@ -14,6 +14,7 @@ use crate::wire::nats::headers::HeaderWriter;
 use crate::wire::nats::op::Msg;
 use crate::wire::nats::subject::SubjectError;
 use bytes::BytesMut;
+use serde_json::Value;
 use std::collections::VecDeque;
 
 /// Subscription of PubAcks.
@@ -77,6 +78,18 @@ pub(super) enum Answer<'a> {
     Message(&'a Msg),
     NoResponders,
     Timeout,
+}
+
+impl Answer<'_> {
+    /// The JSON that a JetStream API answers with; `nobody` says what it means that nobody listens.
+    pub(super) fn value(&self, nobody: &str) -> Result<Value, String> {
+        match self {
+            Answer::Message(msg) => serde_json::from_slice(msg.payload())
+                .map_err(|error| format!("unreadable answer of the JetStream API: {error}")),
+            Answer::NoResponders => Err(nobody.to_owned()),
+            Answer::Timeout => Err("the JetStream API does not answer".to_owned()),
+        }
+    }
 }
 
 /// What a message turned out to be.

@@ -7,13 +7,12 @@
 
 use super::bus::{Answer, Asker, Bus};
 use super::mail::{LetterFate, Parcel};
-use super::reader::send_pull;
+use super::reader::{pending_messages, send_pull};
 use super::settings::{DlqSettings, StageName};
 use super::setup::{Facts, api_error};
 use super::{ReaderStatus, Settings};
 use crate::clock::{MS, Now, SEC};
 use crate::id::{Epoch, PartitionId, ShardId};
-use crate::wire::nats::headers::Headers;
 use crate::wire::nats::jetstream::AckSubject;
 use crate::wire::nats::op::Msg;
 use crate::wire::nats::pull::{PullLimits, PullNews, Puller};
@@ -216,8 +215,7 @@ impl Letters {
     /// A letter or a status. `None`: nothing to hand on.
     pub(super) fn on_delivery(&mut self, now: Now, msg: Msg, bus: &mut Bus) -> Option<Parcel> {
         if let Some(status) = msg.status() {
-            let unserved = Headers::new(msg.headers()).get(b"Nats-Pending-Messages");
-            let unserved = unserved.and_then(|n| std::str::from_utf8(n).ok()?.parse().ok());
+            let unserved = pending_messages(&msg);
             let id = super::bus::tail_number(msg.subject()).unwrap_or(0);
             match self.puller.on_status(now.mono, id, &status, unserved) {
                 PullNews::Fine | PullNews::Void => {}
@@ -305,12 +303,7 @@ impl Letters {
 
     /// The answer to the open question.
     pub(super) fn on_answer(&mut self, now: Now, answer: &Answer<'_>, bus: &mut Bus) {
-        let value = match answer {
-            Answer::Message(msg) => serde_json::from_slice::<Value>(msg.payload())
-                .map_err(|error| format!("unreadable answer of the JetStream API: {error}")),
-            Answer::NoResponders => Err("the consumer's API does not answer".to_owned()),
-            Answer::Timeout => Err("the JetStream API does not answer".to_owned()),
-        };
+        let value = answer.value("the consumer's API does not answer");
         let done = value.and_then(|value| match self.phase {
             Phase::Inspecting => self.on_info(now, &value, bus),
             Phase::Creating => self.on_created(&value),

@@ -521,12 +521,7 @@ impl Reader {
             // Answered or not: a lost ack costs the next reader a look at what is done.
             return ReaderNews::Nothing;
         }
-        let value = match answer {
-            Answer::Message(msg) => serde_json::from_slice::<Value>(msg.payload())
-                .map_err(|error| format!("unreadable answer of the JetStream API: {error}")),
-            Answer::NoResponders => Err("the consumer's API does not answer".to_owned()),
-            Answer::Timeout => Err("the JetStream API does not answer".to_owned()),
-        };
+        let value = answer.value("the consumer's API does not answer");
         let is_sizing = self.phase == Phase::Sizing;
         let is_gone = is_sizing && value.as_ref().is_ok_and(|v| v["error"]["err_code"] == 10_059);
         let done = value.and_then(|value| match self.phase {
@@ -808,7 +803,8 @@ fn limits(source: &SourceSettings, messages_max: u32) -> PullLimits {
     PullLimits { messages_max, bytes_max, ..PullLimits::default() }
 }
 
-fn pending_messages(msg: &Msg) -> Option<u32> {
+/// What the server left unserved of a pull, where a status says so.
+pub(super) fn pending_messages(msg: &Msg) -> Option<u32> {
     let value = Headers::new(msg.headers()).get(b"Nats-Pending-Messages")?;
     std::str::from_utf8(value).ok()?.parse().ok()
 }

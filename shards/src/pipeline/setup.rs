@@ -123,14 +123,8 @@ impl Setup {
         answer: &Answer<'_>,
         bus: &mut Bus,
     ) {
-        let outcome = match answer {
-            Answer::Message(msg) => match serde_json::from_slice::<Value>(msg.payload()) {
-                Ok(value) => self.advance(settings, &value),
-                Err(error) => Err(format!("unreadable answer of the JetStream API: {error}")),
-            },
-            Answer::NoResponders => Err("JetStream is not enabled for this account".to_owned()),
-            Answer::Timeout => Err("the JetStream API does not answer".to_owned()),
-        };
+        let value = answer.value("JetStream is not enabled for this account");
+        let outcome = value.and_then(|value| self.advance(settings, &value));
         match outcome {
             Ok(step) => {
                 self.trouble = None;

@@ -211,14 +211,17 @@ impl Judged {
                 Verdict::Open
             }
         };
-        let at = self.verdicts.partition_point(|(place, _)| *place < letter.place);
-        self.verdicts.insert(at, (letter.place, verdict));
+        self.put(letter, verdict);
     }
 
     /// A letter waits for its row, since the database is away.
     pub fn keep(&mut self, letter: &GivenUp<'_>) {
+        self.put(letter, Verdict::Open);
+    }
+
+    fn put(&mut self, letter: &GivenUp<'_>, verdict: Verdict) {
         let at = self.verdicts.partition_point(|(place, _)| *place < letter.place);
-        self.verdicts.insert(at, (letter.place, Verdict::Open));
+        self.verdicts.insert(at, (letter.place, verdict));
     }
 }
 
