@@ -1,8 +1,8 @@
 INSERT INTO {schema}.agents AS t (agent_id, qr_code, status, agent_name, host_name, version, phone_number, company_id,
     last_metadata, created_at, updated_at)
 SELECT i.agent_id, i.qr_code, i.status, i.agent_name, i.host_name, i.version, i.phone_number, $1, i.meta, $2, $2
-FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::jsonb[])
-    AS i (agent_id, qr_code, status, agent_name, host_name, version, phone_number, meta)
+FROM {rows:agent_id text:qr_code text:status text:agent_name text:host_name text:version text:phone_number text:
+    meta jsonb} AS i
 ON CONFLICT (agent_id) DO UPDATE SET
     qr_code = coalesce(nullif(excluded.qr_code, ''), t.qr_code),
     status = coalesce(nullif(excluded.status, ''), t.status),

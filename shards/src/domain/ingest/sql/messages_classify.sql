@@ -5,5 +5,5 @@ SELECT n::int4, code::int4 FROM (
     LEFT JOIN LATERAL (
         SELECT m.id, m.last_metadata, m.updated_at FROM {schema}.messages m
         WHERE m.message_id = i.message_id {same_date}
-        ORDER BY m.id LIMIT 1) t ON true
+        ORDER BY m.id + 0 LIMIT 1) t ON true
 ) judged WHERE code <> 0

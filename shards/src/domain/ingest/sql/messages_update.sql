@@ -15,7 +15,7 @@ old AS MATERIALIZED (
     LEFT JOIN LATERAL (
         SELECT m.id, m.message_date, m.last_metadata FROM {schema}.messages m
         WHERE h.id IS NULL AND m.message_id = i.message_id AND m.company_id = $1
-        ORDER BY m.id LIMIT 1
+        ORDER BY m.id + 0 LIMIT 1
         FOR NO KEY UPDATE) a ON true
 ),
 written AS (

@@ -9,7 +9,7 @@ old AS MATERIALIZED (
         coalesce(t.origin, '') AS old_origin, coalesce(t.first_message_id, '') AS old_first,
         {newer:t.last_metadata:i.meta:i.horizon} AS is_newer,
         EXISTS (SELECT FROM {schema}.onboarding_log l
-                WHERE l.agent_id = i.agent_id AND l.phone_number = i.phone_number) AS is_logged,
+                WHERE l.agent_id = i.agent_id AND l.phone_number = i.phone_number OFFSET 0) AS is_logged,
         {free_chat} AS free_chat
     FROM i
     LEFT JOIN LATERAL (
