@@ -6,6 +6,7 @@ mod bench;
 mod connect;
 mod contacts;
 mod exhausted;
+mod growth;
 mod make;
 mod messages;
 mod migrations;

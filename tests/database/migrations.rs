@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use shards::edge::pg::migrate::{self, MIGRATIONS, MigrateError, Options};
+use shards::edge::pg::months::{self, Month};
 
 use crate::world::{ask, connect, run};
 
@@ -17,6 +18,9 @@ fn a_new_company_gets_every_table_month_and_index_once() {
         let opened = migrate::open(&client, "Fresh-1", &published()).await.unwrap();
         assert_eq!(opened.applied.len(), MIGRATIONS.len());
         assert!(migrate::open(&client, "Fresh-1", &published()).await.unwrap().applied.is_empty());
+        let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = '\"daisi_fresh-1\".messages'::regclass";
+        assert_eq!(ask(&client, partitions).await, "1", "first sight makes no month");
+        migrate::migrate(&client, "Fresh-1", &published()).await.unwrap();
         let tables = "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class \
             WHERE relnamespace = '\"daisi_fresh-1\"'::regnamespace AND relkind IN ('r','p') AND NOT relispartition";
         assert_eq!(
@@ -111,6 +115,7 @@ fn a_schema_of_the_first_service_is_led_to_the_same_shape_and_keeps_its_rows() {
             ask(&client, "SELECT chat_id, unread_count FROM daisi_legacyco.chats").await,
             "c1|3"
         );
+        months::make_wanted(&client, "LegacyCo").await.unwrap();
         let placed = "SELECT message_id, tableoid::regclass::text = 'daisi_legacyco.' || to_char(message_date, '\"messages_y\"YYYY\"m\"MM') \
             FROM daisi_legacyco.messages ORDER BY 1";
         assert_eq!(ask(&client, placed).await, "lost|t\nold|t\nolder|f");
@@ -147,7 +152,7 @@ fn a_month_is_made_on_demand_and_its_rows_move() {
         let count = "SELECT count(*) FROM ONLY daisi_months.messages_default";
         assert_eq!(ask(&client, count).await, "62");
         for _twice in 0..2 {
-            migrate::make_month(&client, "months", 2031, 5).await.unwrap();
+            months::make(&client, "months", Month::new(2031, 5).unwrap()).await.unwrap();
         }
         assert_eq!(ask(&client, count).await, "31");
         assert_eq!(
@@ -155,8 +160,7 @@ fn a_month_is_made_on_demand_and_its_rows_move() {
             "31"
         );
         assert_eq!(ask(&client, "SELECT relreplident FROM pg_class WHERE oid = 'daisi_months.messages_y2031m05'::regclass").await, "f");
-        migrate::make_month(&client, "months", 2031, 13).await.unwrap_err();
-        migrate::make_months(&client, "months").await.unwrap();
+        months::make_wanted(&client, "months").await.unwrap();
     });
 }
 

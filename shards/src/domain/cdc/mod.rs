@@ -21,7 +21,7 @@ mod reject;
 mod row;
 mod rules;
 mod sink;
-mod stamp;
+pub(crate) mod stamp;
 mod subject;
 mod token;
 mod unhandled;

@@ -45,7 +45,7 @@ fn write_seconds(unix_secs: u64, out: &mut [u8]) {
 }
 
 /// Year, month and day of a day counted from 1970-01-01.
-fn date_of(days: u64) -> (u64, u64, u64) {
+pub(crate) fn date_of(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468; // Days from 0000-03-01, so that a leap day ends its year.
     let era = shifted / 146_097;
     let day_of_era = shifted % 146_097;
@@ -103,7 +103,7 @@ fn offset_seconds(zone: &str) -> Option<i64> {
 }
 
 /// Days from 1970-01-01 to a date; `None` before it, and for a date that there is not.
-fn day_of(year: u64, month: u64, day: u64) -> Option<u64> {
+pub(crate) fn day_of(year: u64, month: u64, day: u64) -> Option<u64> {
     let (shifted, from_march) =
         if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
     let (era, year_of_era) = (shifted / 400, shifted % 400);

@@ -8,8 +8,9 @@
 use super::connect::connect;
 use super::lane::{PgPlan, driven};
 use super::write::Session;
-use super::{describe, migrate};
+use super::{describe, migrate, months};
 use crate::edge::Clock;
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -31,16 +32,11 @@ pub type Chores = Pin<Box<dyn Future<Output = ()>>>;
 #[must_use]
 pub fn chores(plan: PgPlan, clock: Clock) -> Chores {
     Box::pin(async move {
-        let mut day_done = None;
+        let mut days_done = HashMap::new();
         glommio::timer::sleep(drawn(FIRST_ROUND)).await;
         loop {
-            let day = clock.now().wall / DAY_NS;
-            match round(&plan, clock, day_done != Some(day)).await {
-                Ok(true) => day_done = Some(day),
-                Ok(false) => {} // Another replica is at it.
-                Err(why) => {
-                    tracing::warn!(why, "post-scans and partitions wait for the next round")
-                }
+            if let Err(why) = round(&plan, clock, &mut days_done).await {
+                tracing::warn!(why, "post-scans and partitions wait for the next round")
             }
             glommio::timer::sleep(drawn(ROUND)).await;
         }
@@ -51,8 +47,11 @@ fn drawn(span: Duration) -> Duration {
     span.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
-/// One round; false if another replica holds the lock.
-async fn round(plan: &PgPlan, clock: Clock, with_months: bool) -> Result<bool, String> {
+/// The day on which a company's months were made last: new companies have theirs in the round that follows.
+type DaysDone = HashMap<String, u64>;
+
+/// One round; nothing is done while another replica holds the lock.
+async fn round(plan: &PgPlan, clock: Clock, days_done: &mut DaysDone) -> Result<(), String> {
     let (client, mut driver) = connect(&plan.target).await.map_err(|error| error.to_string())?;
     let work = async {
         let session = Session::new(client, plan.session.clone()).await;
@@ -62,18 +61,28 @@ async fn round(plan: &PgPlan, clock: Clock, with_months: bool) -> Result<bool, S
         let locked = session.client().query_one(&asked, &[]).await;
         let locked = locked.and_then(|row| row.try_get(0)).map_err(|error| describe(&error))?;
         if locked {
-            work_on_all(&session, clock, with_months).await?;
+            work_on_all(&session, clock, days_done).await?;
         }
-        Ok(locked)
+        Ok(())
     };
     driven(&mut driver, work).await?
 }
 
-async fn work_on_all(session: &Session, clock: Clock, with_months: bool) -> Result<(), String> {
+async fn work_on_all(
+    session: &Session,
+    clock: Clock,
+    days_done: &mut DaysDone,
+) -> Result<(), String> {
     let companies = migrate::companies(session.client()).await;
     for company in companies.map_err(|error| error.to_string())? {
-        if with_months && let Err(error) = migrate::make_months(session.client(), &company).await {
-            tracing::warn!(%company, %error, "the partitions of the coming months are not made");
+        let day = clock.now().wall / DAY_NS;
+        if days_done.get(&company) != Some(&day) {
+            match months::make_wanted(session.client(), &company).await {
+                Ok(()) => drop(days_done.insert(company.clone(), day)),
+                Err(error) => {
+                    tracing::warn!(%company, %error, "the partitions of the coming months wait for the next round");
+                }
+            }
         }
         for _ in 0..PAGES_MAX {
             match session.post_scan(&company, clock.now().wall).await {

@@ -1,7 +1,8 @@
-//! Schemas of companies: created on first sight, migrated forward, kept ready for the months to come. Async
-//! over a client, without a runtime of its own. Invariants: replicas that race do it once (an advisory lock a
+//! Schemas of companies: created on first sight, migrated forward. Async over a client, without a runtime of its
+//! own. Invariants: replicas that race do it once (an advisory lock a
 //! company); a migration that was applied is never another one later (digests); one transaction a company.
 
+use super::months;
 use crate::id::SchemaName;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
@@ -40,15 +41,9 @@ migrations! {
 
 const SCHEMA: &str = include_str!("../../../../migrations/maintain/schema.sql");
 const SPELLING: &str = include_str!("../../../../migrations/maintain/spelling.sql");
-const MONTHS: &str = include_str!("../../../../migrations/maintain/months.sql");
 const UNIQUES: &str = include_str!("../../../../migrations/maintain/uniques.sql");
 const IDENTITY: &str = include_str!("../../../../migrations/maintain/identity.sql");
 const PUBLICATION: &str = include_str!("../../../../migrations/maintain/publication.sql");
-
-/// Last year, this year, and three months ahead of now, in UTC.
-const FIRST_MONTH: &str = "date_trunc('year', now() AT TIME ZONE 'UTC') - interval '1 year'";
-const LAST_MONTH: &str = "greatest(date_trunc('year', now() AT TIME ZONE 'UTC') + interval '11 months', \
-                          date_trunc('month', now() AT TIME ZONE 'UTC') + interval '3 months')";
 
 /// Bounds of what migrating may wait for; a batch of `CREATE` takes far less.
 const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = '60s'; \
@@ -155,7 +150,8 @@ impl State {
     }
 }
 
-/// Makes the schema of `company` ready for its rows: one question if it is, a migration if not.
+/// Makes the schema of `company` ready for its rows: one question if it is, a migration if not. Partitions of
+/// months are made as rows want them ([`months::Months`]) and ahead of that by the chores.
 ///
 /// # Errors
 /// The company cannot have a schema, or PostgreSQL refused; see [`MigrateError::is_final`].
@@ -173,7 +169,8 @@ pub async fn open(
     bring_up(client, company, options, Depth::Pending).await
 }
 
-/// Applies what is pending and renews what depends on the date and the rows, also when nothing is pending.
+/// Applies what is pending, renews what depends on the rows, also when nothing is pending, and makes the
+/// partitions that the date asks for.
 ///
 /// # Errors
 /// As [`open`].
@@ -182,7 +179,9 @@ pub async fn migrate(
     company: &str,
     options: &Options,
 ) -> Result<Opened, MigrateError> {
-    bring_up(client, company, options, Depth::All).await
+    let opened = bring_up(client, company, options, Depth::All).await?;
+    months::make_wanted(client, company).await?;
+    Ok(opened)
 }
 
 /// How much a migration looks at.
@@ -212,42 +211,6 @@ async fn bring_up(
         client.batch_execute(&publish_text(&schema, publication)).await?;
     }
     Ok(opened)
-}
-
-/// Makes the partition of one month, moving its rows out of the default partition.
-///
-/// # Errors
-/// PostgreSQL refused, or there is no such month.
-pub async fn make_month(
-    client: &Client,
-    company: &str,
-    year: u16,
-    month: u8,
-) -> Result<(), MigrateError> {
-    let schema = schema_of(company)?;
-    let day = format!("make_date({year}, {month}, 1)");
-    let months = months_text(&day, &day);
-    let text = format!("{BEGIN}{}COMMIT", fill(&(months + IDENTITY), &schema));
-    finish(client, &text).await
-}
-
-/// Makes the partitions that the date asks for: a daily task.
-///
-/// # Errors
-/// As [`open`].
-pub async fn make_months(client: &Client, company: &str) -> Result<(), MigrateError> {
-    let schema = schema_of(company)?;
-    let months = months_text(FIRST_MONTH, LAST_MONTH);
-    let text = format!("{BEGIN}{}COMMIT", fill(&(months + IDENTITY), &schema));
-    finish(client, &text).await
-}
-
-async fn finish(client: &Client, text: &str) -> Result<(), MigrateError> {
-    let done = client.batch_execute(text).await;
-    if done.is_err() {
-        let _rolled_back = client.batch_execute("ROLLBACK").await;
-    }
-    Ok(done?)
 }
 
 /// What is known of a company's schema; an absent one is empty.
@@ -375,14 +338,9 @@ fn migrate_text(schema: &SchemaName, company: &str, pending: &[Migration]) -> St
         );
     }
     text.push_str(&SPELLING.replace("{company}", company));
-    text.push_str(&months_text(FIRST_MONTH, LAST_MONTH));
     text.push_str(UNIQUES);
     text.push_str(IDENTITY);
     fill(&text, schema)
-}
-
-fn months_text(first: &str, last: &str) -> String {
-    MONTHS.replace("{first}", first).replace("{last}", last)
 }
 
 fn publish_text(schema: &SchemaName, publication: &str) -> String {
@@ -390,7 +348,7 @@ fn publish_text(schema: &SchemaName, publication: &str) -> String {
     format!("SET client_min_messages = error; {} RESET client_min_messages", fill(&text, schema))
 }
 
-fn fill(text: &str, schema: &SchemaName) -> String {
+pub(super) fn fill(text: &str, schema: &SchemaName) -> String {
     text.replace("{schema}", &schema.quoted())
 }
 
@@ -413,14 +371,14 @@ fn state_of(answer: &[SimpleQueryMessage]) -> State {
     state
 }
 
-fn rows_of(answer: &[SimpleQueryMessage]) -> impl Iterator<Item = &SimpleQueryRow> {
+pub(super) fn rows_of(answer: &[SimpleQueryMessage]) -> impl Iterator<Item = &SimpleQueryRow> {
     answer.iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     })
 }
 
-fn schema_of(company: &str) -> Result<SchemaName, MigrateError> {
+pub(super) fn schema_of(company: &str) -> Result<SchemaName, MigrateError> {
     SchemaName::of(company).ok_or_else(|| MigrateError::BadCompany(company.to_owned()))
 }
 
@@ -468,7 +426,7 @@ mod tests {
             assert!(migration.text.starts_with("-- "), "{}", migration.name);
         }
         let text = migrate_text(&schema, "Acme", MIGRATIONS) + &publish_text(&schema, "p");
-        for placeholder in ["{schema}", "{company}", "{first}", "{last}", "{publication}"] {
+        for placeholder in ["{schema}", "{company}", "{publication}"] {
             assert!(!text.contains(placeholder), "{placeholder}");
         }
     }

@@ -7,6 +7,7 @@ pub mod connect;
 pub mod exhausted;
 pub mod lane;
 pub mod migrate;
+pub mod months;
 mod param;
 mod stream;
 pub mod write;

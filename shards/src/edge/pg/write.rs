@@ -5,6 +5,7 @@
 use super::cache::Cache;
 use super::exhausted::{self, Exhausted};
 use super::migrate::{self, MigrateError, Options};
+use super::months::Months;
 use super::param::{Param, params, types};
 use crate::columns::Call;
 use crate::id::SchemaName;
@@ -53,6 +54,7 @@ const LZ4: &str = "SELECT set_config('default_toast_compression', 'lz4', false) 
 pub struct Session {
     client: Client,
     cache: Cache,
+    months: Months,
     schemas: Options,
 }
 
@@ -75,7 +77,7 @@ impl Session {
         );
         client.batch_execute(&set_up).await?;
         let cache = Cache::new(settings.statements_max);
-        Ok(Self { client, cache, schemas: settings.schemas })
+        Ok(Self { client, cache, months: Months::default(), schemas: settings.schemas })
     }
 
     /// The connection, for what is no batch.
@@ -161,6 +163,7 @@ impl Session {
         if batch.calls() == 0 {
             return Ok(());
         }
+        self.make_months(batch).await;
         let numbers: Vec<usize> = (0..batch.calls()).collect();
         let written = self.transact(batch, &numbers).await;
         if written.is_err() {
@@ -169,6 +172,16 @@ impl Session {
             return written;
         }
         self.client.batch_execute("COMMIT").await.map_err(|error| failure(&error, None))
+    }
+
+    /// Before the transaction, which would hold the lock that a new partition takes.
+    async fn make_months(&mut self, batch: &Batch) {
+        for (schema, days) in (0..batch.calls()).filter_map(|number| batch.days(number)) {
+            let missing = self.months.missing(schema, days, batch.now_ns());
+            for month in missing {
+                self.months.see_to(&self.client, schema, month).await;
+            }
+        }
     }
 
     /// Works on one page of one post-scan of `company` that is due: a timer's task. Is there more?

@@ -23,7 +23,7 @@ pub use rows::suspicious_timestamps;
 pub use statements::POST_SCAN_RUN;
 
 use super::{Event, Position};
-use crate::columns::{Answer, Call, Scalars, Statement};
+use crate::columns::{Answer, Call, Column, Scalars, Statement};
 use crate::id::SchemaName;
 use hashbrown::HashMap;
 use hints::KeyHash;
@@ -132,7 +132,7 @@ enum Slot {
 
 struct Company {
     name: String,
-    schema: String,
+    schema: SchemaName,
 }
 
 /// See the module. Memory is reused by [`Batch::open`].
@@ -280,6 +280,25 @@ impl Batch {
         self.call_of(sheet, sheet.spec().statement, sheet.spec().picks)
     }
 
+    /// The schema and the days of the messages that a call writes, if it may write to a day that has none yet.
+    #[must_use]
+    pub fn days(&self, number: usize) -> Option<(&SchemaName, &[Option<i32>])> {
+        let sheet = &self.sheets[self.order[number] as usize];
+        let is_upsert = sheet.spec().columns == statements::MESSAGE_COLUMNS;
+        match &sheet.columns[statements::column::MESSAGE_DATE] {
+            Column::Date(days) if is_upsert => {
+                Some((&self.companies[sheet.company as usize].schema, days))
+            }
+            _ => None,
+        }
+    }
+
+    /// When it was opened, Unix ns.
+    #[must_use]
+    pub fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
     /// The call that asks what became of the rows of one that counted too few.
     #[must_use]
     pub fn ask(&self, number: usize) -> Option<Call<'_>> {
@@ -341,7 +360,7 @@ impl Batch {
     ) -> Call<'s> {
         let company = &self.companies[sheet.company as usize];
         Call {
-            schema: &company.schema,
+            schema: company.schema.as_str(),
             statement,
             scalars: Scalars {
                 company: &company.name,
@@ -360,7 +379,7 @@ impl Batch {
         }
         let schema = SchemaName::of(name).ok_or_else(|| Refused::Company(name.to_owned()))?;
         let id = u32::try_from(self.companies.len()).unwrap_or(u32::MAX);
-        self.companies.push(Company { name: name.to_owned(), schema: schema.as_str().to_owned() });
+        self.companies.push(Company { name: name.to_owned(), schema });
         self.company_ids.insert(name.to_owned(), id);
         Ok(id)
     }

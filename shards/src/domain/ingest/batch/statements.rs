@@ -91,7 +91,7 @@ impl Kind {
     }
 }
 
-const MESSAGE_COLUMNS: &[ColumnType] = &[
+pub(super) const MESSAGE_COLUMNS: &[ColumnType] = &[
     Text, Date, Text, Text, Text, Text, Text, Text, Text, Text, Text, Json, Json, Text, Int8, Json,
     Text,
 ];
