@@ -79,8 +79,8 @@ async fn make_in(client: &Client, schema: &SchemaName, month: Month) -> Result<(
     done
 }
 
-/// Makes the months that the date asks for and that are not there: last year, this year, and three months ahead
-/// of now, in UTC.
+/// Makes the months that are wanted and not there: last year, this year, and three months ahead of now, in UTC; and
+/// older ones whose rows are in the default partition, as those of the first service are.
 ///
 /// # Errors
 /// PostgreSQL refused, or is away.
@@ -94,10 +94,12 @@ pub async fn make_wanted(client: &Client, company: &str) -> Result<(), MigrateEr
     Ok(())
 }
 
-const WANTED: &str = "SELECT (extract(year FROM month) * 12 + extract(month FROM month) - 1)::int4 FROM generate_series(\
-    date_trunc('year', now() AT TIME ZONE 'UTC') - interval '1 year', \
-    greatest(date_trunc('year', now() AT TIME ZONE 'UTC') + interval '11 months', \
-        date_trunc('month', now() AT TIME ZONE 'UTC') + interval '3 months'), interval '1 month') AS month \
+const WANTED: &str = "SELECT (extract(year FROM month) * 12 + extract(month FROM month) - 1)::int4 FROM (\
+    SELECT generate_series(date_trunc('year', now() AT TIME ZONE 'UTC') - interval '1 year', \
+        greatest(date_trunc('year', now() AT TIME ZONE 'UTC') + interval '11 months', \
+            date_trunc('month', now() AT TIME ZONE 'UTC') + interval '3 months'), interval '1 month') \
+    UNION SELECT date_trunc('month', message_date::timestamp) FROM {schema}.messages_default \
+    WHERE message_date >= '2009-01-01' AND message_date < now() AT TIME ZONE 'UTC' + interval '3 months') AS w (month) \
     WHERE to_regclass('{schema}.' || to_char(month, '\"messages_y\"YYYY\"m\"MM')) IS NULL ORDER BY month DESC";
 
 /// Is a month missing, and nothing to be moved to it? Rows of a month that wait in the default partition are
