@@ -58,12 +58,12 @@ pub(super) struct Found {
     pub(super) commit_us: Latency,
 }
 
-/// Makes the companies' schemas, as their first events would: a few hundred milliseconds each, which would be all
+/// Makes the companies' schemas and months, as `daisi migrate` does: some hundred milliseconds each, which would be all
 /// that a short run's latency shows. `others` have dead letters alone, which become rows as well.
 pub(super) fn make_schemas(dsn: &str, others: &[String]) -> Result<(), String> {
     on_database(dsn, async |client| {
         for company in COMPANIES.into_iter().chain(others.iter().map(String::as_str)) {
-            let made = migrate::open(&client, company, &migrate::Options::default()).await;
+            let made = migrate::migrate(&client, company, &migrate::Options::default()).await;
             made.map_err(|error| error.to_string())?;
         }
         Ok(())
