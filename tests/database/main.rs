@@ -10,5 +10,6 @@ mod growth;
 mod make;
 mod messages;
 mod migrations;
+mod naming;
 mod trouble;
 mod world;

@@ -2,17 +2,19 @@
 //! Invariants: events that touch the same key take effect in the order they came (one row merged, or a later
 //! *wave*); a company's calls are in the order of their waves; every event ends with one fate.
 //!
-//! An upsert of a key that the batch holds already, of the same kind and with nothing between, is merged into
-//! its row if it brings all that the earlier one did: the later one wins, and counts for both. (Otherwise the
-//! earlier one's part would be written at the later one's position, though it may be stale alone.) Everything
-//! else goes to the wave behind. So a statement
-//! meets a key once, except `chats.update`, whose statement works through a chat's increments in order.
+//! An upsert of a key that the batch holds already, of the same kind and with nothing between, is merged
+//! into its row if it brings all that the earlier one did: the later one wins, and counts for both.
+//! (Otherwise the earlier one's part would be written at the later one's position, though it may be stale
+//! alone.) Everything else goes to the wave behind. So a statement meets a key once, except `chats.update`,
+//! whose statement works through a chat's increments in order. Rows of two contacts that name one chat take
+//! effect in order too (`naming`).
 //!
-//! Modules, bottom to top: `statements`, `metadata`, `hints`, `sheet` (rows of one call), `rows` (events to
-//! rows), `onboard` (what a message does to its contact).
+//! Modules, bottom to top: `statements`, `metadata`, `hints`, `sheet` (rows of one call), `naming` (who names
+//! a chat), `rows` (events to rows), `onboard` (what a message does to its contact).
 
 mod hints;
 mod metadata;
+mod naming;
 mod onboard;
 mod rows;
 mod sheet;
@@ -27,6 +29,7 @@ use crate::columns::{Answer, Call, Column, Scalars, Statement};
 use crate::id::SchemaName;
 use hashbrown::HashMap;
 use hints::KeyHash;
+use naming::Naming;
 use sheet::Sheet;
 use siphasher::sip128::{Hasher128, SipHasher13};
 use statements::Kind;
@@ -90,7 +93,8 @@ pub enum Fate {
     Duplicate,
     /// Its rows hold a newer state: no effect.
     Stale,
-    /// History met rows of realtime events: at most what was empty is filled.
+    /// History met rows of realtime events: at most what was empty is filled. Such a row remembers nothing of
+    /// history, so a second delivery is not told from the first.
     Kept,
     /// An update without its row.
     NotFound,
@@ -146,6 +150,7 @@ pub struct Batch {
     idle: [Vec<Sheet>; Kind::COUNT],
     open: HashMap<(u32, Kind, u32), u32>,
     places: HashMap<KeyHash, Place>,
+    namings: HashMap<KeyHash, Naming>,
     streams: Vec<String>,
     parts: Vec<Part>,
     order: Vec<u32>,
@@ -181,6 +186,7 @@ impl Batch {
             idle: std::array::from_fn(|_| Vec::new()),
             open: HashMap::new(),
             places: HashMap::new(),
+            namings: HashMap::new(),
             streams: Vec::new(),
             parts: Vec::new(),
             order: Vec::new(),
@@ -201,6 +207,7 @@ impl Batch {
         }
         self.open.clear();
         self.places.clear();
+        self.namings.clear();
         self.streams.clear();
         self.parts.clear();
         self.order.clear();
@@ -412,7 +419,19 @@ impl Batch {
         kind: Kind,
         covers: impl FnOnce(&Sheet, usize) -> bool,
     ) -> Slot {
-        let mut wave = 0;
+        self.slot_from(0, origin, key, kind, covers)
+    }
+
+    /// As [`Self::slot`]; a new row goes to no wave before this one.
+    fn slot_from(
+        &mut self,
+        first_wave: u32,
+        origin: &Origin,
+        key: KeyHash,
+        kind: Kind,
+        covers: impl FnOnce(&Sheet, usize) -> bool,
+    ) -> Slot {
+        let mut wave = first_wave;
         if let Some(place) = self.places.get_mut(&key) {
             let is_later = place.stream == origin.stream && origin.sequence > place.sequence;
             let follows = place.kind == kind && (is_later || place.event == origin.event);
@@ -423,7 +442,7 @@ impl Batch {
                 self.parts.push(Part { event: origin.event, sheet, row });
                 return Slot::Merge { sheet: sheet as usize, row: row as usize };
             }
-            wave = place.wave + u32::from(!(follows && kind == Kind::ChatsUpdate));
+            wave = wave.max(place.wave + u32::from(!(follows && kind == Kind::ChatsUpdate)));
         }
         let (sheet, row) = self.new_row(origin, kind, wave);
         self.places.insert(

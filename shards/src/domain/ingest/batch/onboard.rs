@@ -31,13 +31,16 @@ impl Batch {
         let mut id = Uuid::encode_buffer();
         let id = self.contact_id(origin, &message.agent_id, &phone, &mut id);
         self.onboarded.push(key);
-        if let Slot::Add { sheet } = self.slot(origin, key, Kind::Onboard, |_, _| false) {
+        let chat = Some(message.chat_id.as_ref());
+        if let Slot::Add { sheet } =
+            self.slot_naming(origin, key, Kind::Onboard, chat, |_, _| false)
+        {
             let tags = campaign.and_then(|campaign| campaign.tags.as_ref());
             let assigned_to = campaign.and_then(|campaign| campaign.assigned_to.as_ref());
             let from = campaign.and_then(|campaign| campaign.origin.as_ref());
             self.finish(origin, sheet, |row| {
                 row.text(Some(id)).text(Some(&phone)).text(Some(&message.agent_id));
-                row.text(Some(&message.chat_id)).text(Some(&message.message_id));
+                row.text(chat).text(Some(&message.message_id));
                 row.int8(Some(message.message_timestamp.unwrap_or(0)));
                 row.boolean(campaign.is_some());
                 for text in [tags, assigned_to, from] {

@@ -208,8 +208,13 @@ impl Batch {
     fn contact(&mut self, origin: &Origin, contact: &Contact<'_>, kind: Kind) {
         let key = self.key(origin.company, CONTACTS, [&contact.agent_id, &contact.phone_number]);
         let chat = given(contact.chat_id.as_ref());
-        let covers = |sheet: &Sheet, row: usize| sheet.is_covered(row, &[(4, chat)]);
-        match self.slot(origin, key, kind, covers) {
+        // A contact whose first chat is another's gets the next one it names: that is a row of its own.
+        let covers = |sheet: &Sheet, row: usize| {
+            let named = sheet.text(column::CONTACT_CHAT, row);
+            let is_open = named.is_none() && kind == Kind::Contacts;
+            is_open || named == chat.map(str::as_bytes)
+        };
+        match self.slot_naming(origin, key, kind, chat, covers) {
             Slot::Add { sheet } => {
                 let mut id = Uuid::encode_buffer();
                 let id = self.contact_id(origin, &contact.agent_id, &contact.phone_number, &mut id);
@@ -221,11 +226,7 @@ impl Batch {
             Slot::Merge { sheet, row } => {
                 let sheet = self.renew(origin, sheet, row);
                 set(sheet, 3, row, Some(&contact.push_name));
-                // The first chat that is named stays.
-                let has_chat = sheet.texts(4).is_some_and(|texts| texts.get(row).is_some());
-                if !has_chat {
-                    set(sheet, 4, row, chat);
-                }
+                set(sheet, column::CONTACT_CHAT, row, chat);
             }
         }
     }

@@ -83,14 +83,16 @@ impl Sheet {
     /// Is every text of a row that is not empty replaced by one of these?
     pub(super) fn is_covered(&self, row: usize, values: &[(usize, Option<&str>)]) -> bool {
         values.iter().all(|(column, value)| {
-            value.is_some()
-                || match &self.columns[*column] {
-                    Column::Text(texts) | Column::Json(texts) => {
-                        texts.get(row).is_none_or(<[u8]>::is_empty)
-                    }
-                    _ => false,
-                }
+            value.is_some() || self.text(*column, row).is_none_or(<[u8]>::is_empty)
         })
+    }
+
+    /// A text of a row; a column of another type has none.
+    pub(super) fn text(&self, column: usize, row: usize) -> Option<&[u8]> {
+        match &self.columns[column] {
+            Column::Text(texts) | Column::Json(texts) => texts.get(row),
+            _ => None,
+        }
     }
 
     /// The texts of a column; a column of another type takes nothing.

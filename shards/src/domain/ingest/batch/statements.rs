@@ -39,6 +39,7 @@ pub(super) mod column {
     pub(in super::super) const MESSAGE_URL: usize = 10;
     pub(in super::super) const MESSAGE_OBJ: usize = 12;
     pub(in super::super) const MESSAGE_STATUS: usize = 13;
+    pub(in super::super) const CONTACT_CHAT: usize = 4;
 }
 
 /// A kind's statements and columns.
@@ -222,7 +223,10 @@ statement!(
 statement!(
     ONBOARD_S,
     "onboard",
-    |s| expand(include_str!("../sql/onboard.sql"), s, CONTACT_PARTS),
+    |s| {
+        let parts = [("free_chat", FREE_CHAT), ("free_id", FREE_ID), ("takes", ONBOARD_TAKES)];
+        expand(include_str!("../sql/onboard.sql"), s, &parts)
+    },
     &[Text, Text, Text, Text, Text, Int8, Bool, Text, Text, Text, Json, Text],
     List
 );
@@ -275,19 +279,29 @@ const BY_CHAT_OR_PHONE: &str = "c.id = coalesce(\
     (SELECT k.id FROM {schema}.contacts k WHERE k.chat_id = nullif(i.chat_id, '')), \
     (SELECT k.id FROM {schema}.contacts k WHERE k.agent_id = i.agent_id \
      AND k.phone_number = i.phone_number ORDER BY k.created_at, k.id LIMIT 1))";
-/// History on a row of realtime: an effect only where the name is empty.
-const FILL_CODE: &str = "CASE WHEN {foreign:t.last_metadata:i.meta} \
+/// History on a row of realtime: an effect only where the name is empty. Two rows of a call that find one
+/// contact, one of them by its chat, take turns: the second in a batch of its own, unless it is of the same
+/// event. Items of one event on one contact have their effects one after the other.
+const FILL_CODE: &str = "CASE WHEN row_number() OVER (PARTITION BY t.id ORDER BY i.n) > 1 \
+    THEN CASE WHEN first_value(i.meta->'stream_sequence') OVER (PARTITION BY t.id ORDER BY i.n) \
+        = i.meta->'stream_sequence' THEN 1 ELSE 5 END \
+    WHEN {foreign:t.last_metadata:i.meta} \
     THEN CASE WHEN coalesce(t.push_name, '') = '' THEN 0 ELSE 6 END \
+    WHEN t.updated_at = $2 AND t.last_metadata->'stream_sequence' = i.meta->'stream_sequence' THEN 0 \
     ELSE {fate:t.last_metadata:i.meta:i.horizon} END";
 
-/// A chat belongs to one contact: the first that names it, in the table or in the batch.
-const FREE_CHAT: &str = "CASE WHEN coalesce(i.chat_id, '') = '' \
-    OR EXISTS (SELECT FROM {schema}.contacts c WHERE c.chat_id = i.chat_id OFFSET 0) \
-    OR row_number() OVER (PARTITION BY i.chat_id ORDER BY i.n) > 1 THEN NULL ELSE i.chat_id END";
+/// A chat belongs to one contact: the first that names it and has none, in the table or in the call. Those
+/// that take no chat are in nobody's way.
+const FREE_CHAT: &str = "CASE WHEN coalesce(o.chat_id, '') = '' \
+    OR EXISTS (SELECT FROM {schema}.contacts c WHERE c.chat_id = o.chat_id OFFSET 0) \
+    OR row_number() OVER (PARTITION BY o.chat_id, {takes} ORDER BY o.n) > 1 THEN NULL ELSE o.chat_id END";
+/// Does an upsert set the chat of its contact?
+const UPSERT_TAKES: &str = "o.code = 0 AND coalesce(o.old_chat, '') = ''";
+/// Does a message make its contact? One that is there gets no chat.
+const ONBOARD_TAKES: &str = "o.found IS NULL AND NOT o.is_logged";
 /// The id made of company, agent and phone, unless somebody gave that contact another phone since.
 const FREE_ID: &str = "CASE WHEN EXISTS (SELECT FROM {schema}.contacts c WHERE c.id = old.id OFFSET 0) \
     THEN gen_random_uuid()::text ELSE old.id END";
-const CONTACT_PARTS: &[(&str, &str)] = &[("free_chat", FREE_CHAT), ("free_id", FREE_ID)];
 
 fn messages(schema: &str, date: &str, update: &str) -> String {
     let text = include_str!("../sql/messages_upsert.sql");
@@ -305,6 +319,7 @@ fn contacts(schema: &str, found: &str, code: &str, fills: &str) -> String {
         ("fills", fills),
         ("free_chat", FREE_CHAT),
         ("free_id", FREE_ID),
+        ("takes", UPSERT_TAKES),
     ];
     expand(include_str!("../sql/contacts_upsert.sql"), schema, &parts)
 }

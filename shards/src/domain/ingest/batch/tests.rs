@@ -1,7 +1,9 @@
 //! Claims about batches, on the calls they make.
 
 use super::*;
-use crate::domain::ingest::{Chat, ChatUpdate, HistoryMessages, Message, MessageUpdate};
+use crate::domain::ingest::{
+    Chat, ChatUpdate, Contact, ContactUpdate, Flow, HistoryMessages, Message, MessageUpdate,
+};
 
 const SENT: i64 = 1_767_607_200;
 
@@ -114,6 +116,109 @@ fn increments_of_a_chat_stay_in_one_call_and_in_order() {
     ];
     let calls = calls(&mut batch, &mut hints, &events);
     assert_eq!(calls, ["A chats_update c,d,c", "A chats c", "A chats_update c"]);
+}
+
+fn contact<'a>(phone: &'a str, chat: &'a str) -> Contact<'a> {
+    let chat_id = Some(chat.into()).filter(|_| chat != "-");
+    Contact { phone_number: phone.into(), chat_id, ..Contact::default() }
+}
+
+fn contact_upsert<'a>(phone: &'a str, chat: &'a str) -> Event<'a> {
+    Event::ContactsUpsert(contact(phone, chat))
+}
+
+/// Makes a contact, in the chat.
+fn incoming<'a>(phone: &'a str, chat: &'a str) -> Event<'a> {
+    let (flow, from_phone) = (Flow::In, Some(phone.into()));
+    Event::MessagesUpsert(Message { flow, from_phone, chat_id: chat.into(), ..message(phone, "x") })
+}
+
+/// Calls that name chats: statement, then phone and chat of its rows.
+fn chats_named(events: Vec<Event<'_>>) -> Vec<String> {
+    let (mut batch, mut hints) = batch();
+    let events: Vec<_> = (1..).zip(events).map(|(at, event)| ("A", at, event)).collect();
+    calls(&mut batch, &mut hints, &events);
+    let described = (0..batch.calls()).map(|number| {
+        let call = batch.call(number);
+        let chat = if call.statement.name == "onboard" { 3 } else { 4 };
+        if !call.statement.name.starts_with("contacts") && call.statement.name != "onboard" {
+            return String::new();
+        }
+        let cell = |column: usize, row| match &call.columns[column] {
+            crate::columns::Column::Text(texts) => {
+                String::from_utf8_lossy(texts.get(row).unwrap_or(b"-")).into_owned()
+            }
+            other => panic!("{other:?}"),
+        };
+        let rows = (0..call.rows).map(|row| format!("{}:{}", cell(1, row), cell(chat, row)));
+        format!("{} {}", call.statement.name, rows.collect::<Vec<_>>().join(","))
+    });
+    described.filter(|call| !call.is_empty()).collect()
+}
+
+#[test]
+fn a_contact_that_names_the_chat_of_another_goes_behind_it() {
+    let events = vec![
+        contact_upsert("1", "c"),
+        contact_upsert("2", "c"), // Behind it in the same call.
+        incoming("3", "c"),
+        incoming("4", "c"),
+        contact_upsert("5", "d"), // Nobody else's: at once.
+        contact_upsert("1", "c"), // Not merged: 2 may have the chat by now.
+        contact_upsert("6", "c"),
+        incoming("7", "d"),
+    ];
+    let expected = ["contacts 1:c,2:c,5:d", "onboard 3:c,4:c,7:d", "contacts 1:c,6:c"];
+    assert_eq!(chats_named(events), expected);
+}
+
+#[test]
+fn a_later_chat_of_a_contact_is_merged_only_while_nobody_else_named_it() {
+    let events = vec![
+        contact_upsert("1", "-"),
+        contact_upsert("1", "c"), // Merged.
+        contact_upsert("1", "c"), // Merged.
+        contact_upsert("2", "-"),
+        contact_upsert("3", "d"),
+        contact_upsert("2", "d"), // Else it would be ahead of 3.
+        contact_upsert("4", "e"),
+        contact_upsert("4", "f"), // Its own if `e` is another's.
+        contact_upsert("5", ""),
+        contact_upsert("6", ""), // No chat at all.
+        contact_upsert("5", ""), // Merged.
+    ];
+    let expected = ["contacts 1:c,2:-,3:d,4:e,5:-,6:-", "contacts 2:d,4:f"];
+    assert_eq!(chats_named(events), expected);
+}
+
+#[test]
+fn history_finds_contacts_by_chats_that_the_row_before_may_have_given() {
+    let history = |items: &[(&'static str, &'static str)]| {
+        Event::HistoryContacts(items.iter().map(|(phone, chat)| contact(phone, chat)).collect())
+    };
+    let events = vec![
+        // The second is merged; the third is not, for it may be of another contact.
+        history(&[("1", "c"), ("1", "c"), ("1", "d"), ("2", "c"), ("3", "-"), ("3", "-")]),
+        history(&[("4", "e"), ("3", "f"), ("2", "c")]),
+        contact_upsert("5", "e"),
+    ];
+    let expected = ["contacts_history 1:c,3:-,4:e", "contacts_history 1:d,2:c,3:f", "contacts 5:e"];
+    assert_eq!(chats_named(events), expected);
+}
+
+#[test]
+fn chats_are_forgotten_with_their_batch_and_of_one_company() {
+    let (mut batch, mut hints) = batch();
+    for _ in 0..2 {
+        batch.open(7);
+        let events = [("A", 1, contact_upsert("1", "c")), ("B", 2, incoming("2", "c"))];
+        calls(&mut batch, &mut hints, &events);
+        assert!(batch.sheets.iter().all(|sheet| sheet.wave == 0));
+    }
+    let update = ContactUpdate { phone_number: "2".into(), ..ContactUpdate::default() };
+    let events = [("A", 3, Event::ContactsUpdate(update)), ("A", 4, incoming("2", "c"))];
+    calls(&mut batch, &mut hints, &events);
+    assert_eq!(batch.sheets.last().map(|sheet| sheet.wave), Some(1), "the row of its contact");
 }
 
 #[test]

@@ -3,15 +3,17 @@ WITH i AS (
         WITH ORDINALITY AS i (id, phone_number, agent_id, push_name, chat_id, meta, horizon, n)
 ),
 old AS MATERIALIZED (
-    SELECT i.*, t.id AS found,
-        CASE WHEN t.id IS NULL THEN 0 ELSE {code} END AS code,
-        {fills} AS fills,
-        {free_chat} AS free_chat
-    FROM i
-    LEFT JOIN LATERAL (
-        SELECT c.id, c.push_name, c.last_metadata FROM {schema}.contacts c
-        WHERE {found} LIMIT 1
-        FOR NO KEY UPDATE) t ON true
+    SELECT o.*, {free_chat} AS free_chat
+    FROM (
+        SELECT i.*, t.id AS found, t.chat_id AS old_chat,
+            CASE WHEN t.id IS NULL THEN 0 ELSE {code} END AS code,
+            {fills} AS fills
+        FROM i
+        LEFT JOIN LATERAL (
+            SELECT c.id, c.chat_id, c.push_name, c.last_metadata, c.updated_at FROM {schema}.contacts c
+            WHERE {found} LIMIT 1
+            FOR NO KEY UPDATE) t ON true
+        OFFSET 0) o
 ),
 made AS (
     INSERT INTO {schema}.contacts (id, phone_number, agent_id, push_name, chat_id, company_id, gender, status,

@@ -5,18 +5,20 @@ WITH i AS (
         origin, meta, horizon, n)
 ),
 old AS MATERIALIZED (
-    SELECT i.*, t.id AS found, coalesce(t.tags, '') AS old_tags, coalesce(t.assigned_to, '') AS old_assigned_to,
-        coalesce(t.origin, '') AS old_origin, coalesce(t.first_message_id, '') AS old_first,
-        {newer:t.last_metadata:i.meta:i.horizon} AS is_newer,
-        EXISTS (SELECT FROM {schema}.onboarding_log l
-                WHERE l.agent_id = i.agent_id AND l.phone_number = i.phone_number OFFSET 0) AS is_logged,
-        {free_chat} AS free_chat
-    FROM i
-    LEFT JOIN LATERAL (
-        SELECT c.* FROM {schema}.contacts c
-        WHERE c.agent_id = i.agent_id AND c.phone_number = i.phone_number
-        ORDER BY c.created_at, c.id LIMIT 1
-        FOR NO KEY UPDATE) t ON true
+    SELECT o.*, {free_chat} AS free_chat
+    FROM (
+        SELECT i.*, t.id AS found, coalesce(t.tags, '') AS old_tags, coalesce(t.assigned_to, '') AS old_assigned_to,
+            coalesce(t.origin, '') AS old_origin, coalesce(t.first_message_id, '') AS old_first,
+            {newer:t.last_metadata:i.meta:i.horizon} AS is_newer,
+            EXISTS (SELECT FROM {schema}.onboarding_log l
+                    WHERE l.agent_id = i.agent_id AND l.phone_number = i.phone_number OFFSET 0) AS is_logged
+        FROM i
+        LEFT JOIN LATERAL (
+            SELECT c.* FROM {schema}.contacts c
+            WHERE c.agent_id = i.agent_id AND c.phone_number = i.phone_number
+            ORDER BY c.created_at, c.id LIMIT 1
+            FOR NO KEY UPDATE) t ON true
+        OFFSET 0) o
 ),
 made AS (
     INSERT INTO {schema}.contacts (id, phone_number, agent_id, chat_id, company_id, gender, status, origin, tags,
