@@ -430,8 +430,8 @@ impl Reader {
         if !hold {
             self.pull(now, bus);
         }
-        // What ingest writes goes to PostgreSQL: there is no output that an ack could travel with, and a batch is
-        // worth one.
+        // What ingest writes goes to PostgreSQL: there is no output that an ack could travel with, and a
+        // batch is worth one.
         let is_alone = self.source.stage == StageName::Ingest;
         let is_due = self.owed_due || self.owed_events >= OWED_MAX || !bus.conn.out().is_empty();
         if is_due || is_alone || self.progress.held() == 0 {

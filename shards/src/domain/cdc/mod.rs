@@ -21,7 +21,7 @@ mod reject;
 mod row;
 mod rules;
 mod sink;
-pub(crate) mod stamp;
+mod stamp;
 mod subject;
 mod token;
 mod unhandled;

@@ -3,6 +3,8 @@
 //!
 //! Calendar arithmetic after Howard Hinnant, "chrono-compatible low-level date algorithms".
 
+use crate::clock::{date_of, day_of};
+
 /// Last second of the year 9999.
 const SECS_MAX: u64 = 253_402_300_799;
 
@@ -42,20 +44,6 @@ fn write_seconds(unix_secs: u64, out: &mut [u8]) {
     write_digits(of_day / 3600, &mut out[11..13]);
     write_digits(of_day / 60 % 60, &mut out[14..16]);
     write_digits(of_day % 60, &mut out[17..19]);
-}
-
-/// Year, month and day of a day counted from 1970-01-01.
-pub(crate) fn date_of(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468; // Days from 0000-03-01, so that a leap day ends its year.
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
 /// Reads RFC 3339 with any number of decimals and any offset, as Unix nanoseconds. Nothing before 1970.
@@ -100,17 +88,6 @@ fn offset_seconds(zone: &str) -> Option<i64> {
         b'-' => Some(-seconds),
         _ => None,
     }
-}
-
-/// Days from 1970-01-01 to a date; `None` before it, and for a date that there is not.
-pub(crate) fn day_of(year: u64, month: u64, day: u64) -> Option<u64> {
-    let (shifted, from_march) =
-        if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
-    let (era, year_of_era) = (shifted / 400, shifted % 400);
-    let day_of_year = (153 * from_march + 2) / 5 + day.checked_sub(1)?;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    let days = (era * 146_097 + day_of_era).checked_sub(719_468)?;
-    (date_of(days) == (year, month, day)).then_some(days)
 }
 
 fn write_digits(mut value: u64, out: &mut [u8]) {

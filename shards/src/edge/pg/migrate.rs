@@ -1,6 +1,6 @@
-//! Schemas of companies: created on first sight, migrated forward. Async over a client, without a runtime of its
-//! own. Invariants: replicas that race do it once (an advisory lock a
-//! company); a migration that was applied is never another one later (digests); one transaction a company.
+//! Schemas of companies: created on first sight, migrated forward. Async over a client, without a runtime
+//! of its own. Invariants: replicas that race do it once (an advisory lock a company); a migration that was
+//! applied is never another one later (digests); one transaction a company.
 
 use super::months;
 use crate::id::SchemaName;

@@ -1,11 +1,10 @@
-//! Partitions of `messages` by month (contract `ingest.md`, section 4.3): those that the date asks for, made
-//! ahead, and those that rows of a batch want. Invariants: a month is made in a transaction of its own, so that a
-//! company's writers wait for milliseconds; a row is never held back by its partition, since there is a default
-//! one.
+//! Partitions of `messages` by month (contract `ingest.md`, section 4.3): those that the date asks for,
+//! made ahead, and those that rows of a batch want. Invariants: a month is made in a transaction of its
+//! own, so that a company's writers wait for milliseconds; a row is never held back by its partition, since
+//! there is a default one.
 
 use super::migrate::{MigrateError, fill, rows_of, schema_of};
-use crate::clock::SEC;
-use crate::domain::cdc::stamp::{date_of, day_of};
+use crate::clock::{SEC, date_of, day_of};
 use crate::id::SchemaName;
 use hashbrown::{Equivalent, HashSet};
 use std::ops::Range;
@@ -79,8 +78,8 @@ async fn make_in(client: &Client, schema: &SchemaName, month: Month) -> Result<(
     done
 }
 
-/// Makes the months that are wanted and not there: last year, this year, and three months ahead of now, in UTC; and
-/// older ones whose rows are in the default partition, as those of the first service are.
+/// Makes the months that are wanted and not there: last year, this year, and three months ahead of now, in
+/// UTC; and older ones whose rows are in the default partition, as those of the first service are.
 ///
 /// # Errors
 /// PostgreSQL refused, or is away.
@@ -157,8 +156,8 @@ impl Months {
         missing
     }
 
-    /// Makes a month unless it is there or has rows to be moved. It is known then, also where PostgreSQL refused:
-    /// its rows go to the default partition until the chores make it.
+    /// Makes a month unless it is there or has rows to be moved. It is known then, also where PostgreSQL
+    /// refused: its rows go to the default partition until the chores make it.
     pub(super) async fn see_to(&mut self, client: &Client, schema: &SchemaName, month: Month) {
         if self.known.len() >= KNOWN_MAX {
             self.known.clear();

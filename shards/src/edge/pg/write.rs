@@ -45,8 +45,8 @@ impl Default for SessionSettings {
     }
 }
 
-/// Wide values are compressed by LZ4 where the server has it (from PostgreSQL 14 on, if built with it) and nobody
-/// chose otherwise: 2.5 us a message less than the default takes.
+/// Wide values are compressed by LZ4 where the server has it (from PostgreSQL 14 on, if built with it) and
+/// nobody chose otherwise: 2.5 us a message less than the default takes.
 const LZ4: &str = "SELECT set_config('default_toast_compression', 'lz4', false) FROM pg_settings \
     WHERE name = 'default_toast_compression' AND source = 'default' AND 'lz4' = ANY (enumvals)";
 

@@ -287,7 +287,8 @@ impl Batch {
         self.call_of(sheet, sheet.spec().statement, sheet.spec().picks)
     }
 
-    /// The schema and the days of the messages that a call writes, if it may write to a day that has none yet.
+    /// The schema and the days of the messages that a call writes, if it may write to a day that has none
+    /// yet.
     #[must_use]
     pub fn days(&self, number: usize) -> Option<(&SchemaName, &[Option<i32>])> {
         let sheet = &self.sheets[self.order[number] as usize];

@@ -2,11 +2,11 @@
 //! had no effect. Invariant: the columns of a kind are those its statement takes, then those only asked
 //! again for.
 //!
-//! Every statement finds its rows by key, however large a table has grown since the statement was planned: an
-//! `ORDER BY id + 0` and an `EXISTS (... OFFSET 0)` keep the planner, which saw an empty table, from walking the
-//! primary key in order and from hashing a whole table. An upsert only counts: its plan then holds no partition but the
-//! one a row goes to. What a row remembers of its last writer decides whether a write has an effect
-//! (contract `ingest.md`, section 4.6).
+//! Every statement finds its rows by key, however large a table has grown since the statement was planned:
+//! an `ORDER BY id + 0` and an `EXISTS (... OFFSET 0)` keep the planner, which saw an empty table, from
+//! walking the primary key in order and from hashing a whole table. An upsert only counts: its plan then
+//! holds no partition but the one a row goes to. What a row remembers of its last writer decides whether a
+//! write has an effect (contract `ingest.md`, section 4.6).
 
 use crate::columns::{Answer, ColumnType, Statement};
 
@@ -353,8 +353,9 @@ fn expand(text: &str, schema: &str, parts: &[(&str, &str)]) -> String {
     out
 }
 
-/// The rows of a call, each column a parameter's array, from `$4` on. Unnested in the list of what is selected,
-/// not in FROM, where they would be gathered in a tuple store first: 2 us a row of 39 (PostgreSQL 15).
+/// The rows of a call, each column a parameter's array, from `$4` on. Unnested in the list of what is
+/// selected, not in FROM, where they would be gathered in a tuple store first: 2 us a row of 39 (PostgreSQL
+/// 15).
 fn rows(columns: &[&str]) -> String {
     let unnested = columns.iter().enumerate().map(|(at, column)| {
         let (name, of) = column.trim().split_once(' ').unwrap_or_default();
