@@ -5,7 +5,7 @@
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-use loadtest::client::Client;
+use loadtest::client::{Client, ClientError};
 use loadtest::generate::ingest::{Books, Generator, Kind, Profile};
 use serde_json::Value;
 
@@ -52,32 +52,36 @@ impl Sent {
 impl Load {
     /// Sends `count` events, `rate` a second, each with its PubAck.
     pub fn start(world: &World, seed: u64, count: u64, rate: u64) -> Self {
-        Self::start_named(world, (seed, count, rate), 1.0)
+        Self::start_with(world, (seed, count, rate), false)
     }
 
-    /// As [`Self::start`], each with its `Nats-Msg-Id`, and one in [`RESENT_EVERY`] sent twice.
+    /// As [`Self::start`], each with its `Nats-Msg-Id`, and one in [`RESENT_EVERY`] sent twice. What has no PubAck is
+    /// published again, so the server may go away meanwhile.
     pub fn start_resending(world: &World, seed: u64, count: u64, rate: u64) -> Self {
-        Self::start_named(world, (seed, count, rate), 0.0)
+        Self::start_with(world, (seed, count, rate), true)
     }
 
-    fn start_named(world: &World, (seed, count, rate): (u64, u64, u64), bare: f64) -> Self {
+    fn start_with(world: &World, (seed, count, rate): (u64, u64, u64), is_named: bool) -> Self {
         let mut client = world.client();
+        let mut stubborn = Stubborn { url: world.stack.nats.url(), client: None };
         let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
             let (realtime, history) = COMPANIES.split_at(REALTIME_COMPANIES);
-            let mut realtime = generator(seed, &REALTIME, realtime, bare);
-            let mut history = generator(seed + 1, &HISTORY, history, bare);
+            let mut realtime = generator(seed, &REALTIME, realtime, is_named);
+            let mut history = generator(seed + 1, &HISTORY, history, is_named);
             let begun = Instant::now();
             for number in 0..count {
                 sleep((begun + Duration::from_micros(number * 1_000_000 / rate)) - Instant::now());
                 let generator =
                     if number % HISTORY_EVERY == 0 { &mut history } else { &mut realtime };
                 let event = generator.next();
-                let Some(id) = event.msg_id else {
+                if !is_named {
                     put_one(&mut client, event.subject, event.payload);
                     continue;
-                };
+                }
+                // A copy that the stream shall hold is a message of its own.
+                let id = event.msg_id.map_or_else(|| format!("copy-{number}"), str::to_owned);
                 for _ in 0..1 + u32::from(number % RESENT_EVERY == 0) {
-                    put_named(&mut client, event.subject, id, event.payload);
+                    stubborn.put(event.subject, &id, event.payload);
                 }
             }
             Sent { realtime: realtime.books().clone(), history: history.books().clone() }
@@ -92,20 +96,47 @@ impl Load {
     }
 }
 
-// Publishes under a message id; the PubAck may say that the stream has it already.
-fn put_named(client: &mut Client, subject: &str, id: &str, body: &[u8]) {
-    let inbox = format!("{}.load", client.inbox_prefix());
-    let sid = client.subscribe(&inbox).expect("a subject");
-    client.publish_with(subject, Some(&inbox), &[("Nats-Msg-Id", id)], body).expect("sent");
-    client.flush().expect("sent");
-    let answer = client.receive(Instant::now() + SOON).expect("an answer").expect("in time");
-    client.unsubscribe(sid);
-    let answer: Value = serde_json::from_slice(answer.payload()).expect("a PubAck is JSON");
-    assert!(answer["error"].is_null() && answer["seq"].is_u64(), "{subject}: {answer}");
+/// A publisher that connects again, and publishes again what has no PubAck.
+struct Stubborn {
+    url: String,
+    client: Option<Client>,
 }
 
-// Without message ids (`bare` is 1) the streams hold what was sent, copies and all.
-fn generator(seed: u64, kinds: &[Kind], companies: &[&str], bare: f64) -> Generator {
+impl Stubborn {
+    // The PubAck may say that the stream has it already.
+    fn put(&mut self, subject: &str, id: &str, body: &[u8]) {
+        let deadline = Instant::now() + READY_MAX;
+        loop {
+            let answer = self.try_put(subject, id, body);
+            if answer.as_ref().is_ok_and(|answer| answer["seq"].is_u64()) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{subject}: {answer:?}");
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    // A client that failed is not used again: a late answer to the one question is none to the next.
+    fn try_put(&mut self, subject: &str, id: &str, body: &[u8]) -> Result<Value, ClientError> {
+        let mut client = match self.client.take() {
+            Some(client) => client,
+            None => Client::connect(&self.url)?,
+        };
+        let inbox = format!("{}.load", client.inbox_prefix());
+        let sid = client.subscribe(&inbox)?;
+        client.publish_with(subject, Some(&inbox), &[("Nats-Msg-Id", id)], body)?;
+        client.flush()?;
+        let answer = client.receive(Instant::now() + SOON)?;
+        client.unsubscribe(sid);
+        let Some(answer) = answer else { return Ok(Value::Null) };
+        self.client = Some(client);
+        // Nobody listens while JetStream recovers; that answer has no body.
+        Ok(serde_json::from_slice(answer.payload()).unwrap_or_default())
+    }
+}
+
+// Without message ids the streams hold what was sent, copies and all.
+fn generator(seed: u64, kinds: &[Kind], companies: &[&str], is_named: bool) -> Generator {
     use loadtest::generate::ingest::Fault;
     let profile = Profile {
         seed,
@@ -114,7 +145,7 @@ fn generator(seed: u64, kinds: &[Kind], companies: &[&str], bare: f64) -> Genera
         agents: 2,
         chats: 6,
         history_count: 5,
-        bare,
+        bare: if is_named { 0.0 } else { 1.0 },
         quirks: 0.1,
         faults: [
             (Fault::Malformed, 0.004),
