@@ -30,6 +30,13 @@ const REALTIME_COMPANIES: usize = 3;
 const HISTORY_EVERY: u64 = 8;
 /// One named event in so many is sent twice.
 const RESENT_EVERY: u64 = 10;
+/// With one event in so many the tally goes up by one.
+const TALLY_EVERY: u64 = 10;
+/// A chat of a company of its own, whose unread messages are counted and never set: a value that is written last hides
+/// what was written twice before it, and a count does not.
+const TALLY: &str = r#"{"chat_id":"tally","jid":"j","company_id":"Tally","agent_id":"a","phone_number":"1","unread_count":0}"#;
+const TALLY_UP: &str =
+    r#"{"chat_id":"tally","company_id":"Tally","agent_id":"a","unread_count":1}"#;
 
 /// Traffic under way on a thread of its own.
 pub struct Load(JoinHandle<Sent>);
@@ -40,12 +47,26 @@ pub struct Sent {
     pub realtime: Books,
     /// Of the history events.
     pub history: Books,
+    /// How often the tally went up.
+    pub tally: u64,
 }
 
 impl Sent {
     /// All events.
     pub fn events(&self) -> u64 {
-        self.realtime.events() + self.history.events()
+        self.realtime.events() + self.history.events() + 1 + self.tally
+    }
+
+    /// Those that are dead letters.
+    pub fn dead_lettered(&self) -> u64 {
+        self.realtime.dead_lettered() + self.history.dead_lettered()
+    }
+
+    /// Holds the tally of a disturbed daisi against what was sent: each event took effect, once.
+    #[track_caller]
+    pub fn assert_tally(&self, world: &World) {
+        let found = world.sql("SELECT unread_count FROM daisi_tally.chats");
+        assert_eq!(found, self.tally.to_string(), "the tally");
     }
 }
 
@@ -68,23 +89,30 @@ impl Load {
             let (realtime, history) = COMPANIES.split_at(REALTIME_COMPANIES);
             let mut realtime = generator(seed, &REALTIME, realtime, is_named);
             let mut history = generator(seed + 1, &HISTORY, history, is_named);
+            let mut put = |subject: &str, id: &str, body: &[u8]| match is_named {
+                true => stubborn.put(subject, id, body),
+                false => put_one(&mut client, subject, body),
+            };
+            put("v1.chats.upsert.Tally", "tally", TALLY.as_bytes());
+            let mut tally = 0;
             let begun = Instant::now();
             for number in 0..count {
                 sleep((begun + Duration::from_micros(number * 1_000_000 / rate)) - Instant::now());
                 let generator =
                     if number % HISTORY_EVERY == 0 { &mut history } else { &mut realtime };
                 let event = generator.next();
-                if !is_named {
-                    put_one(&mut client, event.subject, event.payload);
-                    continue;
-                }
                 // A copy that the stream shall hold is a message of its own.
                 let id = event.msg_id.map_or_else(|| format!("copy-{number}"), str::to_owned);
-                for _ in 0..1 + u32::from(number % RESENT_EVERY == 0) {
-                    stubborn.put(event.subject, &id, event.payload);
+                let is_resent = is_named && number % RESENT_EVERY == 0;
+                for _ in 0..1 + u32::from(is_resent) {
+                    put(event.subject, &id, event.payload);
+                }
+                if number % TALLY_EVERY == 0 {
+                    tally += 1;
+                    put("v1.chats.update.Tally", &format!("tally-{tally}"), TALLY_UP.as_bytes());
                 }
             }
-            Sent { realtime: realtime.books().clone(), history: history.books().clone() }
+            Sent { realtime: realtime.books().clone(), history: history.books().clone(), tally }
         });
         Self(thread.expect("a thread"))
     }
@@ -230,7 +258,8 @@ pub fn assert_as_clean(world: &World) -> Vec<String> {
 
 /// Holds the rows that a disturbed daisi has made against those that an undisturbed one makes now.
 #[track_caller]
-pub fn assert_as_undisturbed(world: &World, events: u64) {
-    write_clean(world, events);
+pub fn assert_as_undisturbed(world: &World, sent: &Sent) {
+    sent.assert_tally(world);
+    write_clean(world, sent.events());
     assert_as_clean(world);
 }
