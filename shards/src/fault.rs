@@ -1,6 +1,6 @@
-//! Places where a test may end the process or make a shard panic: `DAISI_FAULT=<point>:<n>` aborts at the n-th
-//! passage, `DAISI_FAULT=<point>=<text>` panics at every passage with that text at hand. Only with the feature
-//! `fault`; a release has no trace of it.
+//! Places where a test may end the process or make a shard panic: `DAISI_FAULT=<point>:<n>` aborts at
+//! the n-th passage, `DAISI_FAULT=<point>=<text>` panics at every passage with that text at hand. Only
+//! with the feature `fault`; a release has no trace of it.
 
 #[cfg(feature = "fault")]
 static WANTED: std::sync::LazyLock<Option<String>> =

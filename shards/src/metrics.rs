@@ -346,8 +346,8 @@ impl ShardFigures {
         named + if outcome == Outcome::Filtered { foreign.sum() } else { 0 }
     }
 
-    /// Count all that is held as given back: the pipeline that held it is gone. That one's own count is not asked,
-    /// since a panic may have come in the middle of it.
+    /// Count all that is held as given back: the pipeline that held it is gone. That one's own count is
+    /// not asked, since a panic may have come in the middle of it.
     pub fn give_all_back(&self) {
         let ended: u64 = Outcome::ALL.map(|outcome| self.outcome(outcome)).iter().sum();
         give_back(&self.pulled, ended, &self.returned);
