@@ -148,6 +148,17 @@ impl Column {
         self.len() == 0
     }
 
+    /// Is this the text of a row?
+    #[must_use]
+    pub fn holds(&self, text: &str) -> bool {
+        match self {
+            Self::Text(texts) | Self::Json(texts) => {
+                (0..texts.len()).any(|row| texts.get(row) == Some(text.as_bytes()))
+            }
+            Self::Int8(_) | Self::Int4(_) | Self::Bool(_) | Self::Date(_) => false,
+        }
+    }
+
     /// No rows any more.
     pub fn clear(&mut self) {
         match self {
@@ -239,6 +250,7 @@ mod tests {
         let all: Vec<_> = (0..texts.len()).map(|row| texts.get(row)).collect();
         assert_eq!(all, [Some(&b"longer"[..]), None, Some(b""), None, Some(b"bc")]);
         let mut column = Column::Text(texts);
+        assert_eq!(["bc", "", "a"].map(|text| column.holds(text)), [true, true, false]);
         let held = column.capacity();
         column.clear();
         assert!(column.is_empty() && column.capacity() == held);

@@ -345,6 +345,21 @@ impl ShardFigures {
         let foreign = self.foreign.iter().map(|table| table.count.get());
         named + if outcome == Outcome::Filtered { foreign.sum() } else { 0 }
     }
+
+    /// Count all that is held as given back: the pipeline that held it is gone. That one's own count is
+    /// not asked, since a panic may have come in the middle of it.
+    pub fn give_all_back(&self) {
+        let ended: u64 = Outcome::ALL.map(|outcome| self.outcome(outcome)).iter().sum();
+        give_back(&self.pulled, ended, &self.returned);
+        let ended: u64 = Outcome::ALL.map(|outcome| self.ingest.outcome(outcome)).iter().sum();
+        give_back(&self.ingest.pulled, ended, &self.ingest.returned);
+        let ended: u64 = self.dlq.outcomes.iter().map(Counter::get).sum();
+        give_back(&self.dlq.pulled, ended, &self.dlq.later);
+    }
+}
+
+fn give_back(pulled: &Counter, ended: u64, returned: &Counter) {
+    returned.add(pulled.get().saturating_sub(ended + returned.get()));
 }
 
 #[cfg(test)]
@@ -360,6 +375,25 @@ mod tests {
         assert_eq!(figures.foreign.iter().nth(5).map(|t| t.count.get()), Some(2));
         assert_eq!(figures.tables[4].outcomes[2].get(), 36);
         assert_eq!(figures.outcome(Outcome::Filtered), 101);
+    }
+
+    #[test]
+    fn what_a_lost_pipeline_held_is_given_back_once() {
+        let figures = ShardFigures::new();
+        let stages = [
+            (&figures.pulled, &figures.tables[1].outcomes[0], &figures.returned),
+            (&figures.ingest.pulled, &figures.ingest.outcomes[2][3], &figures.ingest.returned),
+            (&figures.dlq.pulled, &figures.dlq.outcomes[1], &figures.dlq.later),
+        ];
+        for (pulled, ended, returned) in stages {
+            pulled.add(10);
+            ended.add(3);
+            returned.add(2);
+        }
+        for _ in 0..2 {
+            figures.give_all_back();
+            assert_eq!(stages.map(|(_, _, returned)| returned.get()), [7; 3]);
+        }
     }
 
     proptest! {

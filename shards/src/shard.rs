@@ -493,6 +493,7 @@ impl Shard {
             .or_else(|| panic.downcast_ref::<&str>().copied());
         let suspect = self.pipeline.suspect();
         self.ports.figures.panics.inc();
+        self.ports.figures.give_all_back();
         tracing::error!(shard = %self.plan.settings.shard, panic = text,
             stream = suspect.map(|(partition, _)| self.pipeline.stream_of(partition)),
             stream_sequence = suspect.map(|(_, sequence)| sequence),

@@ -5,7 +5,7 @@
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-use loadtest::client::Client;
+use loadtest::client::{Client, ClientError};
 use loadtest::generate::ingest::{Books, Generator, Kind, Profile};
 use serde_json::Value;
 
@@ -30,6 +30,13 @@ const REALTIME_COMPANIES: usize = 3;
 const HISTORY_EVERY: u64 = 8;
 /// One named event in so many is sent twice.
 const RESENT_EVERY: u64 = 10;
+/// With one event in so many the tally goes up by one.
+const TALLY_EVERY: u64 = 10;
+/// A chat of a company of its own, whose unread messages are counted and never set: a value that is written last hides
+/// what was written twice before it, and a count does not.
+const TALLY: &str = r#"{"chat_id":"tally","jid":"j","company_id":"Tally","agent_id":"a","phone_number":"1","unread_count":0}"#;
+const TALLY_UP: &str =
+    r#"{"chat_id":"tally","company_id":"Tally","agent_id":"a","unread_count":1}"#;
 
 /// Traffic under way on a thread of its own.
 pub struct Load(JoinHandle<Sent>);
@@ -40,47 +47,72 @@ pub struct Sent {
     pub realtime: Books,
     /// Of the history events.
     pub history: Books,
+    /// How often the tally went up.
+    pub tally: u64,
 }
 
 impl Sent {
     /// All events.
     pub fn events(&self) -> u64 {
-        self.realtime.events() + self.history.events()
+        self.realtime.events() + self.history.events() + 1 + self.tally
+    }
+
+    /// Those that are dead letters.
+    pub fn dead_lettered(&self) -> u64 {
+        self.realtime.dead_lettered() + self.history.dead_lettered()
+    }
+
+    /// Holds the tally of a disturbed daisi against what was sent: each event took effect, once.
+    #[track_caller]
+    pub fn assert_tally(&self, world: &World) {
+        let found = world.sql("SELECT unread_count FROM daisi_tally.chats");
+        assert_eq!(found, self.tally.to_string(), "the tally");
     }
 }
 
 impl Load {
     /// Sends `count` events, `rate` a second, each with its PubAck.
     pub fn start(world: &World, seed: u64, count: u64, rate: u64) -> Self {
-        Self::start_named(world, (seed, count, rate), 1.0)
+        Self::start_with(world, (seed, count, rate), false)
     }
 
-    /// As [`Self::start`], each with its `Nats-Msg-Id`, and one in [`RESENT_EVERY`] sent twice.
+    /// As [`Self::start`], each with its `Nats-Msg-Id`, and one in [`RESENT_EVERY`] sent twice. What has no PubAck is
+    /// published again, so the server may go away meanwhile.
     pub fn start_resending(world: &World, seed: u64, count: u64, rate: u64) -> Self {
-        Self::start_named(world, (seed, count, rate), 0.0)
+        Self::start_with(world, (seed, count, rate), true)
     }
 
-    fn start_named(world: &World, (seed, count, rate): (u64, u64, u64), bare: f64) -> Self {
+    fn start_with(world: &World, (seed, count, rate): (u64, u64, u64), is_named: bool) -> Self {
         let mut client = world.client();
+        let mut stubborn = Stubborn { url: world.stack.nats.url(), client: None };
         let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
             let (realtime, history) = COMPANIES.split_at(REALTIME_COMPANIES);
-            let mut realtime = generator(seed, &REALTIME, realtime, bare);
-            let mut history = generator(seed + 1, &HISTORY, history, bare);
+            let mut realtime = generator(seed, &REALTIME, realtime, is_named);
+            let mut history = generator(seed + 1, &HISTORY, history, is_named);
+            let mut put = |subject: &str, id: &str, body: &[u8]| match is_named {
+                true => stubborn.put(subject, id, body),
+                false => put_one(&mut client, subject, body),
+            };
+            put("v1.chats.upsert.Tally", "tally", TALLY.as_bytes());
+            let mut tally = 0;
             let begun = Instant::now();
             for number in 0..count {
                 sleep((begun + Duration::from_micros(number * 1_000_000 / rate)) - Instant::now());
                 let generator =
                     if number % HISTORY_EVERY == 0 { &mut history } else { &mut realtime };
                 let event = generator.next();
-                let Some(id) = event.msg_id else {
-                    put_one(&mut client, event.subject, event.payload);
-                    continue;
-                };
-                for _ in 0..1 + u32::from(number % RESENT_EVERY == 0) {
-                    put_named(&mut client, event.subject, id, event.payload);
+                // A copy that the stream shall hold is a message of its own.
+                let id = event.msg_id.map_or_else(|| format!("copy-{number}"), str::to_owned);
+                let is_resent = is_named && number % RESENT_EVERY == 0;
+                for _ in 0..1 + u32::from(is_resent) {
+                    put(event.subject, &id, event.payload);
+                }
+                if number % TALLY_EVERY == 0 {
+                    tally += 1;
+                    put("v1.chats.update.Tally", &format!("tally-{tally}"), TALLY_UP.as_bytes());
                 }
             }
-            Sent { realtime: realtime.books().clone(), history: history.books().clone() }
+            Sent { realtime: realtime.books().clone(), history: history.books().clone(), tally }
         });
         Self(thread.expect("a thread"))
     }
@@ -92,20 +124,47 @@ impl Load {
     }
 }
 
-// Publishes under a message id; the PubAck may say that the stream has it already.
-fn put_named(client: &mut Client, subject: &str, id: &str, body: &[u8]) {
-    let inbox = format!("{}.load", client.inbox_prefix());
-    let sid = client.subscribe(&inbox).expect("a subject");
-    client.publish_with(subject, Some(&inbox), &[("Nats-Msg-Id", id)], body).expect("sent");
-    client.flush().expect("sent");
-    let answer = client.receive(Instant::now() + SOON).expect("an answer").expect("in time");
-    client.unsubscribe(sid);
-    let answer: Value = serde_json::from_slice(answer.payload()).expect("a PubAck is JSON");
-    assert!(answer["error"].is_null() && answer["seq"].is_u64(), "{subject}: {answer}");
+/// A publisher that connects again, and publishes again what has no PubAck.
+struct Stubborn {
+    url: String,
+    client: Option<Client>,
 }
 
-// Without message ids (`bare` is 1) the streams hold what was sent, copies and all.
-fn generator(seed: u64, kinds: &[Kind], companies: &[&str], bare: f64) -> Generator {
+impl Stubborn {
+    // The PubAck may say that the stream has it already.
+    fn put(&mut self, subject: &str, id: &str, body: &[u8]) {
+        let deadline = Instant::now() + READY_MAX;
+        loop {
+            let answer = self.try_put(subject, id, body);
+            if answer.as_ref().is_ok_and(|answer| answer["seq"].is_u64()) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{subject}: {answer:?}");
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    // A client that failed is not used again: a late answer to the one question is none to the next.
+    fn try_put(&mut self, subject: &str, id: &str, body: &[u8]) -> Result<Value, ClientError> {
+        let mut client = match self.client.take() {
+            Some(client) => client,
+            None => Client::connect(&self.url)?,
+        };
+        let inbox = format!("{}.load", client.inbox_prefix());
+        let sid = client.subscribe(&inbox)?;
+        client.publish_with(subject, Some(&inbox), &[("Nats-Msg-Id", id)], body)?;
+        client.flush()?;
+        let answer = client.receive(Instant::now() + SOON)?;
+        client.unsubscribe(sid);
+        let Some(answer) = answer else { return Ok(Value::Null) };
+        self.client = Some(client);
+        // Nobody listens while JetStream recovers; that answer has no body.
+        Ok(serde_json::from_slice(answer.payload()).unwrap_or_default())
+    }
+}
+
+// Without message ids the streams hold what was sent, copies and all.
+fn generator(seed: u64, kinds: &[Kind], companies: &[&str], is_named: bool) -> Generator {
     use loadtest::generate::ingest::Fault;
     let profile = Profile {
         seed,
@@ -114,7 +173,7 @@ fn generator(seed: u64, kinds: &[Kind], companies: &[&str], bare: f64) -> Genera
         agents: 2,
         chats: 6,
         history_count: 5,
-        bare,
+        bare: if is_named { 0.0 } else { 1.0 },
         quirks: 0.1,
         faults: [
             (Fault::Malformed, 0.004),
@@ -196,7 +255,8 @@ pub fn assert_as_clean(world: &World) -> Vec<String> {
 
 /// Holds the rows that a disturbed daisi has made against those that an undisturbed one makes now.
 #[track_caller]
-pub fn assert_as_undisturbed(world: &World, events: u64) {
-    write_clean(world, events);
+pub fn assert_as_undisturbed(world: &World, sent: &Sent) {
+    sent.assert_tally(world);
+    write_clean(world, sent.events());
     assert_as_clean(world);
 }

@@ -171,6 +171,10 @@ impl Session {
             let _rolled_back = self.client.batch_execute("ROLLBACK").await;
             return written;
         }
+        crate::fault::panic_point("before_commit", |text| {
+            let columns = |number: &usize| batch.call(*number).columns;
+            numbers.iter().flat_map(columns).any(|column| column.holds(text))
+        });
         self.client.batch_execute("COMMIT").await.map_err(|error| failure(&error, None))
     }
 

@@ -209,9 +209,8 @@ impl World {
         self.oracle.amnesia = true;
         let shard = &mut self.replicas[r].shards[s];
         shard.pipeline.books().iter().for_each(|(_, books)| shard.past.add(books));
-        let open = shard.pipeline.in_flight().0 as u64;
-        shard.past.pulled -= open;
-        shard.figures.pulled.add(open.wrapping_neg()); // They have no outcome and never will.
+        shard.past.returned += shard.pipeline.in_flight().0 as u64;
+        shard.figures.give_all_back();
         let (epoch, figures) = (shard.pipeline.epoch_next(), Arc::clone(&shard.figures));
         let sides = [std::mem::take(&mut shard.nats), std::mem::take(&mut shard.redis)];
         for (side, is_nats) in sides.into_iter().zip([true, false]) {

@@ -42,7 +42,8 @@ fn a_disturbed_stream_comes_to_the_rows_of_an_undisturbed_one(server: Server) {
     daisi.pause();
     sleep(Duration::from_secs(3));
     daisi.resume();
-    let events = load.sent().events();
+    let sent = load.sent();
+    let events = sent.events();
     all_acked(&world);
     // From the beginning again, by a daisi that knows of nothing.
     daisi.kill9();
@@ -76,6 +77,7 @@ fn a_disturbed_stream_comes_to_the_rows_of_an_undisturbed_one(server: Server) {
     let clean = Daisi::spawn(&world, &sets);
     clean.ready(READY_MAX);
     await_settled(&world, "clean_dlq");
+    sent.assert_tally(&world);
     let rows = assert_as_clean(&world);
     for table in ["agents", "chats", "contacts", "messages", "onboarding_log", "exhausted_events"] {
         assert!(rows.iter().any(|row| row.contains(&format!(".{table} "))), "{table} is empty");
