@@ -51,6 +51,22 @@ fn daisi_killed_at_random_loses_and_doubles_nothing(server: Server) {
     balanced(&daisi);
 }
 
+/// A round: a server dies, rests for a moment and comes back; daisi has the time to notice, or has not.
+pub fn die_and_rise(
+    world: &mut World,
+    daisi: &Daisi,
+    rng: &mut fastrand::Rng,
+    [kill, start]: [fn(&mut World); 2],
+) {
+    sleep(Duration::from_millis(rng.u64(200..1_200)));
+    kill(world);
+    sleep(Duration::from_millis(rng.u64(0..300)));
+    start(world);
+    if rng.bool() {
+        daisi.ready(READY_MAX);
+    }
+}
+
 fn nats_killed_at_random_loses_and_doubles_nothing(server: Server) {
     let mut world = World::new(server);
     let mut rng = dice(2);
@@ -58,13 +74,9 @@ fn nats_killed_at_random_loses_and_doubles_nothing(server: Server) {
     daisi.ready(READY_MAX);
     let traffic = Traffic::start(&world, mixed(31), COUNT, RATE, DRAIN);
     for _ in 0..ROUNDS {
-        sleep(Duration::from_millis(rng.u64(200..1_200)));
-        world.stack.nats.kill();
-        sleep(Duration::from_millis(rng.u64(0..300)));
-        world.stack.nats.start().unwrap();
-        if rng.bool() {
-            daisi.ready(READY_MAX);
-        }
+        let deed: [fn(&mut World); 2] =
+            [|world| world.stack.nats.kill(), |world| world.stack.nats.start().unwrap()];
+        die_and_rise(&mut world, &daisi, &mut rng, deed);
     }
     traffic.clean();
     balanced(&daisi);
@@ -77,13 +89,9 @@ fn redis_killed_at_random_loses_and_doubles_nothing(server: Server) {
     daisi.ready(READY_MAX);
     let traffic = Traffic::start(&world, mixed(32), COUNT, RATE, DRAIN);
     for _ in 0..ROUNDS {
-        sleep(Duration::from_millis(rng.u64(200..1_200)));
-        world.stack.redis.kill();
-        sleep(Duration::from_millis(rng.u64(0..300)));
-        world.stack.redis.start().unwrap();
-        if rng.bool() {
-            daisi.ready(READY_MAX);
-        }
+        let deed: [fn(&mut World); 2] =
+            [|world| world.stack.redis.kill(), |world| world.stack.redis.start().unwrap()];
+        die_and_rise(&mut world, &daisi, &mut rng, deed);
     }
     traffic.clean();
     balanced(&daisi);

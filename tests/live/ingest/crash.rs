@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::load::{Load, assert_as_undisturbed};
+use super::load::{Load, Sent, assert_as_undisturbed};
 #[cfg(feature = "fault")]
 use super::load::{assert_as_clean, write_clean};
-use crate::crash::dice;
+use crate::crash::{dice, die_and_rise};
 use crate::daisi::{Daisi, READY_MAX};
 #[cfg(feature = "fault")]
 use crate::world::put_one;
@@ -55,10 +55,8 @@ fn daisi_killed_at_random_loses_and_doubles_nothing(server: Server) {
     all_acked(&world);
     let dead = sent.dead_lettered();
     eventually("the dead letters are there", SOON, || world.count(DEAD) + 40 >= dead);
-    let letters = letters_once(&world);
     balanced(&daisi);
-    assert_as_undisturbed(&world, &sent);
-    assert_same_letters(&world, &letters, dead);
+    assert_rows_and_letters(&world, &sent);
 }
 
 /// The reason of each dead letter, by its name. No kill doubles one.
@@ -87,6 +85,14 @@ fn assert_same_letters(world: &World, found: &BTreeMap<String, String>, dead: u6
     }
 }
 
+/// Holds rows and letters of a disturbed run, which is over, against those of an undisturbed one.
+#[track_caller]
+fn assert_rows_and_letters(world: &World, sent: &Sent) {
+    let letters = letters_once(world);
+    assert_as_undisturbed(world, sent);
+    assert_same_letters(world, &letters, sent.dead_lettered());
+}
+
 fn postgresql_killed_at_random_loses_and_doubles_nothing(server: Server) {
     let mut world = World::ingesting(server);
     let mut rng = dice(12);
@@ -95,20 +101,13 @@ fn postgresql_killed_at_random_loses_and_doubles_nothing(server: Server) {
     let rounds = chosen("DAISI_ROUNDS", ROUNDS);
     let load = Load::start(&world, 52, (rounds + 1) * ROUND_S * RATE, RATE);
     for _ in 0..rounds {
-        sleep(Duration::from_millis(rng.u64(200..1_200)));
-        world.stack.postgres.kill();
-        sleep(Duration::from_millis(rng.u64(0..300)));
-        world.stack.postgres.start().unwrap();
-        if rng.bool() {
-            daisi.ready(READY_MAX);
-        }
+        let deed: [fn(&mut World); 2] =
+            [|world| world.stack.postgres.kill(), |world| world.stack.postgres.start().unwrap()];
+        die_and_rise(&mut world, &daisi, &mut rng, deed);
     }
     let sent = load.sent();
     daisi.ready(READY_MAX).ingested(sent.events(), DRAIN);
-    let dead = sent.dead_lettered();
-    let letters = letters_once(&world);
-    assert_as_undisturbed(&world, &sent);
-    assert_same_letters(&world, &letters, dead);
+    assert_rows_and_letters(&world, &sent);
 }
 
 // What the server promises: a message of a file stream is in the kernel's page cache before its PubAck, so the death of
@@ -123,24 +122,17 @@ fn nats_killed_at_random_loses_and_doubles_nothing(server: Server) {
     let rounds = chosen("DAISI_ROUNDS", ROUNDS);
     let load = Load::start_resending(&world, 57, (rounds + 1) * ROUND_S * RATE, RATE);
     for _ in 0..rounds {
-        sleep(Duration::from_millis(rng.u64(200..1_200)));
-        world.stack.nats.kill();
-        sleep(Duration::from_millis(rng.u64(0..300)));
-        world.stack.nats.start().unwrap();
-        if rng.bool() {
-            daisi.ready(READY_MAX);
-        }
+        let deed: [fn(&mut World); 2] =
+            [|world| world.stack.nats.kill(), |world| world.stack.nats.start().unwrap()];
+        die_and_rise(&mut world, &daisi, &mut rng, deed);
     }
     let sent = load.sent();
     let stored: u64 = STREAMS.iter().map(|(stream, _)| world.count(stream)).sum();
     assert_eq!(stored, sent.events(), "every PubAck is a message, and each is there once");
     daisi.ready(READY_MAX);
     all_acked(&world);
-    let dead = sent.dead_lettered();
-    let letters = letters_once(&world);
     balanced(&daisi);
-    assert_as_undisturbed(&world, &sent);
-    assert_same_letters(&world, &letters, dead);
+    assert_rows_and_letters(&world, &sent);
 }
 
 fn a_drain_under_load_ends_well_and_leaves_the_rest_to_the_next(server: Server) {
@@ -192,11 +184,8 @@ fn a_stop_without_postgresql_ends_by_its_deadline_and_loses_nothing(server: Serv
     }
     let sent = load.sent();
     all_acked(&world);
-    let dead = sent.dead_lettered();
-    let letters = letters_once(&world);
     balanced(&daisi);
-    assert_as_undisturbed(&world, &sent);
-    assert_same_letters(&world, &letters, dead);
+    assert_rows_and_letters(&world, &sent);
 }
 
 // The panic comes between the statements of a transaction and its COMMIT.

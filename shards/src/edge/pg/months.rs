@@ -55,6 +55,14 @@ impl Month {
     fn first_day(self) -> String {
         format!("{:04}-{:02}-01", self.0 / 12, self.0 % 12 + 1)
     }
+
+    /// A text about its partition in a schema.
+    fn fill(self, text: &str, schema: &SchemaName) -> String {
+        fill(text, schema)
+            .replace("{name}", &self.name())
+            .replace("{first}", &self.first_day())
+            .replace("{next}", &Self(self.0 + 1).first_day())
+    }
 }
 
 /// Makes the partition of one month, moving its rows out of the default partition.
@@ -66,11 +74,8 @@ pub async fn make(client: &Client, company: &str, month: Month) -> Result<(), Mi
 }
 
 async fn make_in(client: &Client, schema: &SchemaName, month: Month) -> Result<(), Error> {
-    let text = MONTH
-        .replace("{name}", &month.name())
-        .replace("{first}", &month.first_day())
-        .replace("{next}", &Month(month.0 + 1).first_day());
-    let done = client.batch_execute(&format!("{BEGIN}{} COMMIT", fill(&text, schema))).await;
+    let text = format!("{BEGIN}{} COMMIT", month.fill(MONTH, schema));
+    let done = client.batch_execute(&text).await;
     if done.is_err() {
         // The first error is the one to tell; a lost connection cannot roll back, and need not.
         let _rolled_back = client.batch_execute("ROLLBACK").await;
@@ -163,10 +168,7 @@ impl Months {
             self.known.clear();
         }
         self.known.insert(Known { schema: schema.as_str().into(), month });
-        let asked = fill(IS_FREE, schema)
-            .replace("{name}", &month.name())
-            .replace("{first}", &month.first_day())
-            .replace("{next}", &Month(month.0 + 1).first_day());
+        let asked = month.fill(IS_FREE, schema);
         let made = async {
             let answer = client.simple_query(&asked).await?;
             match rows_of(&answer).any(|row| row.get(0) == Some("t")) {
