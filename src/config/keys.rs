@@ -657,7 +657,7 @@ pub const KEYS: &[Key] = &[
         count(1, 10_000),
         "1000",
         "Events written in one transaction at the most; of history events about as many items.",
-        "38,000 events/s from a backlog where 500 gave 36,000; larger ones are no faster, and hold their locks for longer.",
+        "38,000 events/s from a backlog where 500 gave 36,000; larger ones hold their locks for longer.",
     ),
     key(
         "ingest.batch_max_bytes",
