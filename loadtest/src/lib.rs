@@ -9,6 +9,7 @@ pub mod generate;
 pub mod load;
 pub mod meter;
 pub mod report;
+pub mod results;
 pub mod run;
 pub mod send;
 pub mod stack;
