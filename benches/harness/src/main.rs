@@ -11,6 +11,7 @@ mod ingest;
 mod machine;
 mod report;
 mod round;
+mod study;
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
@@ -30,7 +31,7 @@ use crate::{
 };
 
 /// What is measured.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Job {
     /// Row changes to browsers.
     Cdc,
@@ -89,6 +90,21 @@ struct Args {
     /// Fail unless every target was measured and met.
     #[arg(long)]
     gate: bool,
+    /// Measure daisi alone along these axes, one thing changed at a time, in the place of its contenders.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    study: Vec<study::Axis>,
+    /// A second nats-server, for the axis `nats`.
+    #[arg(long, env = "DAISI_NATS_SERVER_NEWER")]
+    nats_newer: Option<PathBuf>,
+}
+
+impl std::fmt::Display for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Cdc => "cdc",
+            Self::Ingest => "ingest",
+        })
+    }
 }
 
 fn main() -> ExitCode {
@@ -103,6 +119,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<bool, BenchError> {
+    if !args.study.is_empty() {
+        return study::run(args, &args.study);
+    }
     let mut fine = true;
     for job in &args.jobs {
         let (is_sound, is_met) = match job {
@@ -116,14 +135,9 @@ fn run(args: &Args) -> Result<bool, BenchError> {
 
 /// The CDC job: is it sound, and was every target met?
 fn cdc(args: &Args) -> Result<(bool, bool), BenchError> {
-    let stack = start_servers()?;
+    let stack = start_servers(NatsOptions::default())?;
     let contenders = contenders(args, &stack)?;
-    let feed = Feed {
-        binary: args.peers.join("cdc-feed").display().to_string(),
-        nats_url: stack.nats.url(),
-        redis_address: format!("127.0.0.1:{}", stack.redis.port()),
-        companies: args.companies,
-    };
+    let feed = feed(args, &stack);
     let machine = Machine::look(stack.nats.version()?, stack.redis.version()?);
     let servers = servers(&stack)?;
     let records = measure(args, &contenders, &feed, servers);
@@ -134,11 +148,21 @@ fn cdc(args: &Args) -> Result<(bool, bool), BenchError> {
     Ok((report::is_sound(&records), !report::outcomes(&records).iter().any(unmet)))
 }
 
+fn feed(args: &Args, stack: &Stack) -> Feed {
+    Feed {
+        binary: args.peers.join("cdc-feed").display().to_string(),
+        nats_url: stack.nats.url(),
+        redis_address: format!("127.0.0.1:{}", stack.redis.port()),
+        companies: args.companies,
+        padding: 0,
+    }
+}
+
 /// Redis without its append-only file: claims live for minutes, and the contract's deployment keeps none.
-fn start_servers() -> Result<Stack, BenchError> {
+fn start_servers(nats: NatsOptions) -> Result<Stack, BenchError> {
     let args_extra = ["--appendonly", "no", "--save", ""].map(str::to_owned).to_vec();
     Ok(Stack::builder()
-        .nats(NatsOptions::default())
+        .nats(nats)
         .redis(RedisOptions { args_extra, ..RedisOptions::default() })
         .start()?)
 }
