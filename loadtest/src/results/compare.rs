@@ -122,7 +122,7 @@ impl Comparison {
             Row { figure: (*figure).clone(), base: of_base, others: others.collect() }
         };
         let rows = figures.iter().map(row);
-        rows.filter(|row| !row.is_quiet()).collect()
+        rows.filter(|row| row.figure.is_compared() && !row.is_quiet()).collect()
     }
 
     fn changes<'a>(&self, rows: &'a [Row]) -> impl Iterator<Item = Change> + use<'a> {

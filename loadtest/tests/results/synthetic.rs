@@ -9,6 +9,9 @@ use loadtest::results::{
     Sender, Spread,
 };
 
+const VERSIONS: [(&str, &str); 3] =
+    [("daisi", "0.1.0"), ("nats-server", "2.12.1"), ("postgres", "17.2")];
+
 /// What to make up.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
@@ -93,9 +96,7 @@ impl Run {
                 kernel: "6.1.0-28-amd64".into(),
                 load_at_start: "0.12".into(),
             },
-            versions: [("daisi", "0.1.0"), ("nats-server", "2.12.1"), ("postgres", "17.2")]
-                .map(|(name, version)| (name.to_owned(), version.to_owned()))
-                .into(),
+            versions: VERSIONS.map(|(name, version)| (name.into(), version.into())).into(),
             load: Load {
                 text: format!("steady: {} events/s for {} s, 8 companies", self.rate, self.seconds),
                 events: Some(sent),
