@@ -6,7 +6,7 @@ mod plots;
 
 use std::fmt::Write;
 
-use super::table::Table;
+use super::table::{Table, is_hidden};
 use super::{End, Results, ResultsError, Side, Verdict, number};
 use plots::Curve;
 
@@ -23,7 +23,7 @@ pub(super) fn escape(text: &str) -> String {
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
             '\n' => out.push('\n'),
-            c if c.is_control() => out.push('\u{fffd}'),
+            c if is_hidden(c) => out.push('\u{fffd}'),
             other => out.push(other),
         }
     }

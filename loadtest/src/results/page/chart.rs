@@ -155,7 +155,7 @@ impl Chart {
         }
         let _ = write!(
             out,
-            "</p><svg class=\"plot\" viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"{}\">",
+            "</p><div class=\"scroll\"><svg class=\"plot\" viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"{}\">",
             self.height,
             escape(&self.title)
         );
@@ -163,7 +163,7 @@ impl Chart {
         self.areas(&mut out);
         self.lines.iter().for_each(|line| self.line(line, &mut out));
         self.columns(&mut out);
-        out.push_str("</svg>");
+        out.push_str("</svg></div>");
         if !self.note.is_empty() {
             let _ = write!(out, "<p class=\"note\">{}</p>", escape(&self.note));
         }
