@@ -109,7 +109,7 @@ fn a_failed_run_shows_its_faults_as_text() {
 fn runs_of_two_seconds_an_hour_and_none_have_pages() {
     let two = Run { seconds: 2, ends: vec![("cdc", 720.0)], ..Run::default() }.results();
     assert_is_nested(&page("two-seconds", &two));
-    let hour = Run { seconds: 3_600, rate: 200, stall: Some(1_800), ..Run::default() }.results();
+    let hour = Run { seconds: 3_600, rate: 20, stall: Some(1_800), ..Run::default() }.results();
     let page_of_hour = page("hour", &hour);
     assert_is_nested(&page_of_hour);
     assert!(page_of_hour.contains("Each point is 13 seconds: the worst of each figure."));
