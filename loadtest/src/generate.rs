@@ -22,6 +22,7 @@ use names::Names;
 pub use profile::Profile;
 pub use row::Table;
 use row::{Row, SENT_NS_PLACEHOLDER, Writer};
+pub(crate) use text::time_text;
 use text::{Pool, write_padded};
 
 /// A row (or, for messages, a chat) whose versions must arrive in order; below [`Profile::rows`].
@@ -108,8 +109,8 @@ impl Outgoing for Event<'_> {
 impl Source for Generator {
     type Event<'a> = Event<'a>;
 
-    fn next(&mut self) -> Event<'_> {
-        Generator::next(self)
+    fn next(&mut self) -> Option<Event<'_>> {
+        Some(Generator::next(self))
     }
 }
 
