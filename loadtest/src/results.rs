@@ -35,6 +35,7 @@ pub use model::{
     Counts, Distribution, End, Harness, Load, ProcessUse, Results, Second, SecondEnd, Sender,
     Spread,
 };
+pub use page::{Panel, Picture};
 pub use recorder::{ObserverPart, Origin, Recorder, SenderPart, Sending, Told};
 pub use sampler::Watched;
 pub use side::Side;

@@ -1,9 +1,10 @@
 //! The scaling study: daisi alone, one thing changed at a time. Along an axis its points take turns, as
 //! contenders do, so that what the machine does besides falls on all of them alike.
-//! Modules: `axis` (what is changed, and to what), `figures` (what was measured, as table and JSON).
+//! Modules: `axis` (what is changed, and to what), `figures` (what was measured, as table and JSON), `picture`.
 
 mod axis;
 mod figures;
+mod picture;
 
 use std::path::PathBuf;
 
@@ -43,6 +44,7 @@ pub(crate) fn run(args: &Args, axes: &[Axis]) -> Result<bool, BenchError> {
     print!("{}", figures::text(&rows));
     let path = args.results.join(format!("study-{}.json", host::unix_ms() / 1_000));
     figures::keep(&path, &rows)?;
+    picture::write(&args.results, &rows)?;
     Ok(rows.iter().all(|row| row.errors.is_empty()))
 }
 

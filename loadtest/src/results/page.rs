@@ -2,12 +2,14 @@
 //! results file holds reaches the page through [`escape`].
 
 mod chart;
+mod picture;
 mod plots;
 
 use std::fmt::Write;
 
 use super::table::{Table, is_hidden};
 use super::{End, Results, ResultsError, Side, Verdict, number};
+pub use picture::{Panel, Picture};
 use plots::Curve;
 
 const STYLE: &str = include_str!("page/page.css");

@@ -119,16 +119,28 @@ fn held(events: u64) -> Point {
         .set("cdc.publish_window", events.min(1_024))
 }
 
+impl Axis {
+    /// As on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Shards => "shards",
+            Self::Companies => "companies",
+            Self::Payload => "payload",
+            Self::Batch => "batch",
+            Self::Connections => "connections",
+            Self::Ack => "ack",
+            Self::Nats => "nats",
+        }
+    }
+}
+
 impl fmt::Display for Axis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Shards => "shards",
-            Self::Companies => "companies",
             Self::Payload => "payload, bytes",
-            Self::Batch => "batch",
-            Self::Connections => "connections",
             Self::Ack => "ack policy",
             Self::Nats => "nats-server",
+            other => other.name(),
         })
     }
 }

@@ -24,21 +24,21 @@ pub(super) struct Row {
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Figures {
     /// Events of the drain.
-    events: u64,
+    pub(super) events: u64,
     /// Events a second of the open loop.
-    rate: u64,
-    events_per_s: f64,
+    pub(super) rate: u64,
+    pub(super) events_per_s: f64,
     /// In the drain, of daisi, nats-server, and Redis or PostgreSQL.
-    daisi_us: f64,
-    nats_us: f64,
-    store_us: f64,
-    rss_mib: f64,
+    pub(super) daisi_us: f64,
+    pub(super) nats_us: f64,
+    pub(super) store_us: f64,
+    pub(super) rss_mib: f64,
     /// In the open loop, microseconds.
-    p50_us: f64,
-    p95_us: f64,
-    p99_us: f64,
+    pub(super) p50_us: f64,
+    pub(super) p95_us: f64,
+    pub(super) p99_us: f64,
     /// In the open loop, of daisi.
-    paced_us: f64,
+    pub(super) paced_us: f64,
 }
 
 impl Row {
@@ -53,7 +53,7 @@ impl Row {
         }
     }
 
-    fn median(&self, of: impl Fn(&Figures) -> f64) -> Option<f64> {
+    pub(super) fn median(&self, of: impl Fn(&Figures) -> f64) -> Option<f64> {
         Spread::of(self.figures.iter().map(of)).map(|spread| spread.median)
     }
 }

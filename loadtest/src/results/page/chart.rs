@@ -166,15 +166,22 @@ impl Chart {
             self.height,
             escape(&self.title)
         );
-        self.grid(&mut out);
-        self.areas(&mut out);
-        self.lines.iter().for_each(|line| self.line(line, &mut out));
-        self.columns(&mut out);
+        out.push_str(&self.drawing());
         out.push_str("</svg></div>");
         if !self.note.is_empty() {
             let _ = write!(out, "<p class=\"note\">{}</p>", escape(&self.note));
         }
         out.push_str("</section>");
+        out
+    }
+
+    /// What stands between the tags of its SVG.
+    pub(super) fn drawing(&self) -> String {
+        let mut out = String::new();
+        self.grid(&mut out);
+        self.areas(&mut out);
+        self.lines.iter().for_each(|line| self.line(line, &mut out));
+        self.columns(&mut out);
         out
     }
 
