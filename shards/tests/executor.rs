@@ -19,6 +19,15 @@ const STALL: Duration = Duration::from_secs(3);
 
 #[test]
 fn a_task_that_may_run_does_run_however_busy_the_cores_are() {
+    turn_under_load(Duration::ZERO);
+}
+
+#[test]
+fn so_it_does_when_it_spins_before_it_sleeps() {
+    turn_under_load(Duration::from_micros(20));
+}
+
+fn turn_under_load(spin: Duration) {
     let (turns, is_over) = (Arc::new(AtomicU64::new(0)), AtomicBool::new(false));
     let count = Arc::clone(&turns);
     scope(|scope| {
@@ -30,7 +39,7 @@ fn a_task_that_may_run_does_run_however_busy_the_cores_are() {
             });
         }
         // So short a time that it turns often: each turn is a chance to be lost.
-        let turning = executor("busy", core()).spawn(move || async move {
+        let turning = executor("busy", core()).spin_before_park(spin).spawn(move || async move {
             while count.fetch_add(1, Relaxed) < TURNS {
                 Timer::new(Duration::from_micros(50)).await;
             }

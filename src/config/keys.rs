@@ -157,6 +157,13 @@ pub const KEYS: &[Key] = &[
         "The scheduler's own mask already says what this process may use.",
     ),
     key(
+        "spin_before_park",
+        duration(0, 20),
+        r#""0s""#,
+        "Time a shard with nothing to do looks for work before it sleeps. It takes its core's time for it: set it where the core is the shard's alone.",
+        "Sleep costs nothing; to wake takes some 10 us. A shard wakes every 20 ms, so an idle one spends a share of spin/20 ms; at 20 ms it never sleeps.",
+    ),
+    key(
         "companies",
         Kind::Texts { rule: rules::company, min: 0, max: 10_000 },
         "[]",

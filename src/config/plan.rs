@@ -37,6 +37,8 @@ pub struct Plan {
     pub stages: Vec<Stage>,
     /// CPU of each shard, at least one; distinct.
     pub shard_cores: Vec<usize>,
+    /// How long a shard with nothing to do looks for work before it sleeps.
+    pub spin_before_park: Duration,
     /// Companies to take; empty: all.
     pub companies: Vec<String>,
     /// NATS.

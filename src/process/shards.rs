@@ -68,7 +68,7 @@ pub fn shard_plans(plan: &Plan) -> Result<Vec<ShardPlan>, String> {
                 redis: redis.clone(),
                 postgres: postgres.clone(),
                 core: Some(*core),
-                spin: Duration::ZERO,
+                spin: plan.spin_before_park,
                 spans: None,
             })
         })

@@ -227,6 +227,14 @@ impl Daisi {
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
+    /// Processor time it has used, user and system, in ticks of 10 ms.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
+        // Behind the name, which may hold anything: proc(5), fields 14 and 15.
+        let (_, fields) = stat.rsplit_once(") ").expect("a name in parentheses");
+        fields.split(' ').skip(11).take(2).map(|text| text.parse::<u64>().expect("ticks")).sum()
+    }
+
     /// All that it logged.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()

@@ -5,13 +5,18 @@ use std::collections::HashSet;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use loadtest::generate::Profile;
+
 use crate::daisi::{Daisi, READY_MAX};
 use crate::traffic::{Traffic, mixed};
 use crate::world::{Letter, OUTPUT, SHORT_LEASE, SOURCE, Server, World, eventually, say};
 
 on_each_server!(a_clean_stop_under_load_leaves_nothing_behind);
 
-on_the_installed_server!(a_stop_without_servers_ends_by_its_deadline,);
+on_the_installed_server!(
+    a_stop_without_servers_ends_by_its_deadline,
+    shards_that_spin_work_and_stop_cleanly,
+);
 
 fn a_clean_stop_under_load_leaves_nothing_behind(server: Server) {
     let world = World::new(server);
@@ -95,4 +100,19 @@ fn a_stop_without_servers_ends_by_its_deadline(server: Server) {
     let next = Daisi::spawn(&world, &[]);
     next.ready(READY_MAX);
     traffic.clean();
+}
+
+fn shards_that_spin_work_and_stop_cleanly(server: Server) {
+    let world = World::new(server);
+    // As long as a tick: such a shard never sleeps, and shows it.
+    let sets = [("spin_before_park", "20ms"), ("shards", "2")];
+    let mut daisi = Daisi::spawn(&world, &sets);
+    daisi.ready(READY_MAX);
+    let before = daisi.cpu_ticks();
+    eventually("idle shards spin", Duration::from_secs(10), || daisi.cpu_ticks() - before > 100);
+    let profile = Profile { companies: 16, ..mixed(22) };
+    Traffic::start(&world, profile, 4_000, 1_500.0, Duration::from_secs(40)).clean();
+    let status = daisi.term(Duration::from_secs(25));
+    assert_eq!(status.code(), Some(0), "{}", daisi.log());
+    assert!(daisi.log().contains("\"left\":0"), "{}", daisi.log());
 }

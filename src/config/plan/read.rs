@@ -48,6 +48,7 @@ impl<'a> Reader<'a> {
         let shard_cores = self.shard_cores(cores);
         let plan = Plan {
             stages: self.stages(),
+            spin_before_park: self.duration("spin_before_park"),
             companies: self.texts("companies"),
             nats: self.nats(),
             redis: self.redis(),

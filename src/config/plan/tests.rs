@@ -115,6 +115,14 @@ fn shards_get_distinct_cores_that_exist() {
 }
 
 #[test]
+fn a_shard_sleeps_at_once_unless_it_is_to_spin() {
+    assert_eq!(resolve("", 2).expect("defaults").spin_before_park, Duration::ZERO);
+    let plan = resolve("spin_before_park = \"100us\"", 2).expect("a plan");
+    assert_eq!(plan.spin_before_park, Duration::from_micros(100));
+    assert_eq!(problems("spin_before_park = \"21ms\""), ["spin_before_park"]);
+}
+
+#[test]
 fn presets_and_addresses_are_resolved() {
     let plan = resolve(
         "cdc.subjects = [\"cdc.*.*\", \"sequin\", \"sequin-legacy\"]\n\
