@@ -25,6 +25,7 @@ Examples:
   daisi --config daisi.toml config check        every problem of a file at once
   daisi --config daisi.toml doctor              what this host and the servers lack
   daisi --config daisi.toml --set log.level=debug run
+  daisi tune --dry-run                          what would be changed on this host, and from what
   daisi migrate --all --dry-run                 what an upgrade would do to the companies' schemas
   daisi dlq retry --all --company ACME --dry-run  what would be sent again of a company's dead letters
   daisi exhausted list --all                    events that were given up
@@ -81,6 +82,8 @@ pub enum Command {
     Load(Box<LoadArgs>),
     /// Tell what this host and the servers lack, with the remedy, and what survives which failure.
     Doctor(DoctorArgs),
+    /// Set up this host for daisi: show what would change, change it, take it back.
+    Tune(TuneArgs),
     /// Bring schemas of companies in PostgreSQL up to this release; a running daisi does so by itself.
     Migrate(MigrateArgs),
     /// List, show, send again or drop dead letters.
@@ -108,6 +111,100 @@ pub struct DoctorArgs {
     /// Look at this host only; ask no server.
     #[arg(long)]
     pub offline: bool,
+}
+
+/// Options of `daisi tune`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    group = clap::ArgGroup::new("what").required(true).args(["dry_run", "apply", "revert"]),
+    after_help = TUNE_HELP
+)]
+pub struct TuneArgs {
+    /// Show every setting with its value before and after; change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Change them, after what was there has been written to the journal. Needs root.
+    #[arg(long)]
+    pub apply: bool,
+    /// Put back what was there before, from the journal. Needs root.
+    #[arg(long)]
+    pub revert: bool,
+    /// Only these settings; may be repeated.
+    #[arg(long, value_name = "NAME", value_enum, value_delimiter = ',')]
+    pub only: Vec<Setting>,
+    /// All but these; may be repeated.
+    #[arg(long, value_name = "NAME", value_enum, value_delimiter = ',')]
+    pub skip: Vec<Setting>,
+    /// CPUs that interrupts are to come on, as 0 or 0-1,4: those no shard has. Without it interrupts are left alone.
+    #[arg(long, value_name = "LIST", value_parser = cpu_list, conflicts_with = "revert")]
+    pub irq_cpus: Option<String>,
+    /// With --revert: also put back what somebody else has changed since.
+    #[arg(long, conflicts_with_all = ["apply", "dry_run"])]
+    pub force: bool,
+    /// Folder that stands for /, to try it out in a copy.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+}
+
+const TUNE_HELP: &str = "\
+Settings: what each is for, and those that are not set from here, stand in tuning/README.md.
+The journal is /var/lib/daisi/tune.json: what was there before, until it is put back.
+
+Exit codes:
+  0  done, or nothing to do
+  1  a change failed (those before it are done, and told), or --revert left something alone
+  2  the command line is at fault
+
+Examples:
+  daisi tune --dry-run
+  sudo daisi tune --apply --skip governor
+  sudo daisi tune --apply --only irq --irq-cpus 0
+  sudo daisi tune --revert";
+
+/// What `daisi tune` can set.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Setting {
+    /// Values of the kernel: now, and at each boot.
+    Sysctl,
+    /// Transparent huge pages for those who ask: now, and at each boot.
+    HugePages,
+    /// Highest clock on every CPU that has governors: now, and at each boot.
+    Governor,
+    /// Locked memory and open files of the user daisi.
+    Limits,
+    /// CPUs that interrupts come on; until the next boot.
+    Irq,
+}
+
+impl Setting {
+    /// As it is written on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sysctl => "sysctl",
+            Self::HugePages => "huge-pages",
+            Self::Governor => "governor",
+            Self::Limits => "limits",
+            Self::Irq => "irq",
+        }
+    }
+}
+
+fn cpu_list(text: &str) -> Result<String, String> {
+    let list = crate::host::parse_cpu_list(text);
+    list.map(|_| text.to_owned()).ok_or_else(|| "no list of CPUs, such as 0 or 0-1,4".to_owned())
 }
 
 /// Options of `daisi migrate`.

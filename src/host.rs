@@ -4,6 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// CPUs that Linux can number.
+const CPUS_MAX: usize = 8192;
+
 /// CPUs this process may use, and how they share physical cores.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cores {
@@ -104,6 +107,23 @@ fn parse_cpu_max(text: &str) -> Option<f64> {
     let (quota, period) = text.split_once(' ')?;
     let (quota, period): (f64, f64) = (quota.parse().ok()?, period.parse().ok()?);
     (period > 0.0).then(|| quota / period)
+}
+
+/// CPUs of a list as the kernel writes it, `0-3,6`, ascending; `None` for anything else, nothing included.
+#[must_use]
+pub fn parse_cpu_list(text: &str) -> Option<Vec<usize>> {
+    let mut cpus = Vec::new();
+    for part in text.trim().split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        if first > last || last >= CPUS_MAX {
+            return None;
+        }
+        cpus.extend(first..=last);
+    }
+    cpus.sort_unstable();
+    cpus.dedup();
+    Some(cpus)
 }
 
 /// A limit of this process: bytes, files or whatever it counts.
@@ -217,6 +237,10 @@ mod tests {
     fn kernel_texts_are_read() {
         assert_eq!(parse_cpu_max("200000 100000"), Some(2.0));
         assert_eq!(parse_cpu_max("max 100000"), None);
+        assert_eq!(parse_cpu_list("0-2,7,1\n"), Some(vec![0, 1, 2, 7]));
+        for text in ["", "0-", "2-1", "a", "0,,1", "0-99999999"] {
+            assert_eq!(parse_cpu_list(text), None, "{text:?}");
+        }
         assert_eq!(parse_version("6.18.44-fc"), Some((6, 18)));
         assert_eq!(parse_version("15.14 (Debian 15)"), Some((15, 14)));
         let limits = "Limit  Soft  Hard\nMax locked memory  8388608  8388608  bytes\nMax cpu time  unlimited  unlimited  s\n";

@@ -21,4 +21,5 @@ mod replay;
 pub mod schemas;
 pub mod telemetry;
 pub mod tls;
+pub mod tune;
 mod work;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use daisi::cli::{self, Cli, Command, Exit};
-use daisi::{demo, dlq, doctor, exhausted, host, load, migrate, process};
+use daisi::{demo, dlq, doctor, exhausted, host, load, migrate, process, tune};
 use loadtest::load::with_old_flags;
 
 #[global_allocator]
@@ -31,6 +31,7 @@ fn dispatch(cli: &Cli) -> Exit {
         Command::Demo => demo::run(),
         Command::Load(args) => load::main(&cli.global, args),
         Command::Doctor(args) => doctor::main(&cli.global, *args),
+        Command::Tune(args) => tune::main(args),
         Command::Migrate(args) => migrate::main(&cli.global, args),
         Command::Dlq(command) => dlq::main(&cli.global, command),
         Command::Exhausted(command) => exhausted::main(&cli.global, command),
