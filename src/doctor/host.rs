@@ -3,8 +3,10 @@
 //! io_uring features in use need Linux 5.8; glommio locks 512 KiB.
 
 use std::io::ErrorKind;
+use std::path::Path;
 
 use super::report::{Area, Finding};
+use super::tuning;
 use crate::config::plan::Plan;
 use crate::host::{self, Cores, Limit};
 
@@ -21,8 +23,9 @@ pub(super) fn examine(plan: &Plan) -> Vec<Finding> {
     findings.push(memlock(host::limit("Max locked memory")));
     findings.push(files(host::limit("Max open files")));
     findings.push(cpu(&host::cpu_features_missing()));
-    findings.extend(cores(&Cores::read(), &plan.shard_cores));
-    findings.extend(huge_pages(host::read_trimmed("/sys/kernel/mm/transparent_hugepage/enabled")));
+    let available = Cores::read();
+    findings.extend(cores(&available, &plan.shard_cores));
+    findings.extend(tuning::examine(Path::new("/"), plan, &available));
     findings
 }
 
@@ -65,7 +68,7 @@ fn ring(probed: std::io::Result<()>) -> Finding {
 }
 
 fn memlock(limit: Option<Limit>) -> Finding {
-    let remedy = "raise it to 512 KiB or more: ulimit -l, LimitMEMLOCK= in systemd";
+    let remedy = "raise it to 512 KiB or more: ulimit -l, LimitMEMLOCK= in systemd, daisi tune --only limits for logins";
     match limit {
         Some(Limit::Unlimited) => Finding::ok(Area::Host, "memlock", "unlimited"),
         Some(Limit::Of(bytes)) if bytes >= MEMLOCK_MIN => {
@@ -79,7 +82,7 @@ fn memlock(limit: Option<Limit>) -> Finding {
 }
 
 fn files(limit: Option<Limit>) -> Finding {
-    let remedy = "raise it to 4096 or more: ulimit -n, LimitNOFILE= in systemd";
+    let remedy = "raise it to 4096 or more: ulimit -n, LimitNOFILE= in systemd, daisi tune --only limits for logins";
     match limit {
         Some(Limit::Unlimited) => Finding::ok(Area::Host, "open files", "unlimited"),
         Some(Limit::Of(count)) if count >= FILES_MIN => {
@@ -120,18 +123,6 @@ fn cores(cores: &Cores, shard_cores: &[usize]) -> Vec<Finding> {
         findings.push(Finding::warn(Area::Host, "cores", fact, "leave one CPU without a shard"));
     }
     findings
-}
-
-fn huge_pages(setting: Option<String>) -> Option<Finding> {
-    let setting = setting?;
-    let name = "huge pages";
-    Some(if setting.contains("[always]") {
-        let remedy = "set /sys/kernel/mm/transparent_hugepage/enabled to madvise";
-        let fact = "transparent huge pages always: compaction can stop a shard for milliseconds";
-        Finding::warn(Area::Host, name, fact, remedy)
-    } else {
-        Finding::ok(Area::Host, name, setting)
-    })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod postgres;
 mod promise;
 mod redis;
 mod report;
+mod tuning;
 
 pub use self::report::{Area, Finding, Level, Report};
 

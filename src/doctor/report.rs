@@ -71,7 +71,7 @@ pub struct Finding {
     pub level: Level,
     /// What was seen.
     pub fact: String,
-    /// What to do; absent when all is well.
+    /// What to do; absent where nothing is to be done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }
@@ -80,6 +80,11 @@ impl Finding {
     /// As it should be.
     pub fn ok(area: Area, name: &'static str, fact: impl Into<String>) -> Self {
         Self { area, name, level: Level::Ok, fact: fact.into(), remedy: None }
+    }
+
+    /// As it should be, with something that would make it better still.
+    pub fn hint(area: Area, name: &'static str, fact: impl Into<String>, remedy: &str) -> Self {
+        Self { remedy: Some(remedy.to_owned()), ..Self::ok(area, name, fact) }
     }
 
     /// Weaker than it should be.

@@ -12,7 +12,7 @@ use std::path::Path;
 
 pub(crate) use self::changes::sysctl_path;
 use self::changes::{Change, Changes};
-use self::journal::{Entry, Journal, JournalError, PLACE};
+use self::journal::{Entry, Journal, JournalError};
 use self::place::{Kind, PlaceError};
 use self::told::Verb;
 use crate::cli::{Exit, Setting, TuneArgs, print};

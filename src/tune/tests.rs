@@ -8,6 +8,7 @@ use std::path::Path;
 use clap::Parser as _;
 use tempfile::TempDir;
 
+use super::journal::PLACE;
 use super::*;
 use crate::cli::{Cli, Command};
 
