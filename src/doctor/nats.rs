@@ -8,7 +8,12 @@ use shards::wire::nats::jetstream::{Retention, ServerVersion, Storage, StreamCon
 use super::Durability;
 use super::report::{Area, Finding};
 use crate::config::plan::{AckPolicy, Plan};
+use crate::config::value::format_size;
 use crate::nats::{Session, SessionError};
+
+/// Least `max_payload` for which `cdc.dlq_payload_max` is made, and what NATS itself advises not to exceed.
+const PAYLOAD_MIN: u64 = 1 << 20;
+const PAYLOAD_MAX: u64 = 8 << 20;
 
 pub(super) fn examine(plan: &Plan, findings: &mut Vec<Finding>, durability: &mut Durability) {
     for server in &plan.nats.servers {
@@ -53,12 +58,36 @@ fn server_findings(info: &Info, findings: &mut Vec<Finding>) {
             "start the server with JetStream (-js, or a jetstream block)",
         )
     });
+    findings.push(max_payload(info.max_payload));
     findings.push(Finding::warn(
         Area::Nats,
         "sync_interval",
         "not readable by a client; 2 min unless the server's file says otherwise",
-        "set `jetstream { sync_interval: always }` where one machine's power loss must not cost acked events",
+        "set `jetstream { sync_interval: always }` where one machine's power loss must not cost acked events \
+         (tuning/nats/sync.conf)",
     ));
+    findings.push(Finding::hint(
+        Area::Nats,
+        "server file",
+        "write_deadline, max_pending, store_dir and the limits of storage are not readable by a client",
+        "compare the server's file with tuning/nats/daisi.conf",
+    ));
+}
+
+fn max_payload(bytes: u64) -> Finding {
+    let fact = format_size(bytes);
+    if bytes < PAYLOAD_MIN {
+        let remedy = "set max_payload: 1MB (tuning/nats/daisi.conf), or lower cdc.dlq_payload_max";
+        let fact = format!("{fact}: a dead letter may not hold its event");
+        return Finding::warn(Area::Nats, "max_payload", fact, remedy);
+    }
+    if bytes > PAYLOAD_MAX {
+        let fact = format!("{fact}: what comes behind a message of that size waits for it");
+        let remedy =
+            "set max_payload: 1MB (tuning/nats/daisi.conf), or what your largest event needs";
+        return Finding::warn(Area::Nats, "max_payload", fact, remedy);
+    }
+    Finding::ok(Area::Nats, "max_payload", fact)
 }
 
 fn streams(
@@ -172,6 +201,13 @@ mod tests {
         let mut findings = Vec::new();
         server_findings(&info("2.15.1", false), &mut findings);
         assert_eq!(findings[1].level, Level::Fail);
+    }
+
+    #[test]
+    fn payloads_are_neither_too_small_for_a_dead_letter_nor_too_large_for_the_rest() {
+        let level = |bytes| max_payload(bytes).level;
+        assert_eq!([level(PAYLOAD_MIN - 1), level(PAYLOAD_MIN)], [Level::Warn, Level::Ok]);
+        assert_eq!([level(PAYLOAD_MAX), level(PAYLOAD_MAX + 1)], [Level::Ok, Level::Warn]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What Redis says of itself: version, persistence, eviction. Read only. Sources: INFO and CONFIG GET of
-//! Redis 7; SET with NX and GET together needs 7.0.
+//! What Redis says of itself: version, persistence, eviction, and what `tuning/redis/daisi.conf` sets besides.
+//! Read only. Sources: INFO and CONFIG GET of Redis 7; SET with NX and GET together needs 7.0.
 
 use bytes::{Bytes, BytesMut};
 use shards::wire::resp::{Reply, decode, encode_command};
@@ -9,6 +9,7 @@ use super::report::{Area, Finding};
 use crate::config::plan::{Plan, RedisPlan};
 use crate::dial::Link;
 use crate::host;
+use crate::tune::files;
 
 pub(super) fn examine(plan: &Plan, findings: &mut Vec<Finding>, durability: &mut Durability) {
     let server = &plan.redis.server;
@@ -29,10 +30,37 @@ pub(super) fn examine(plan: &Plan, findings: &mut Vec<Finding>, durability: &mut
     }
 }
 
+/// Share of `maxmemory` from which writes are about to fail, percent.
+const FULL_PERCENT: u64 = 80;
+/// What is asked for, by CONFIG GET.
+const CONFIG: [&[u8]; 6] =
+    [b"append*", b"maxmemory*", b"no-appendfsync-on-rewrite", b"save", b"io-threads", b"hz"];
+/// Settings of the file without a rule of their own: name, what is as good as the file's value, why.
+const SETTINGS: [(&str, fn(&str) -> bool, &str); 4] = [
+    (
+        "no-appendfsync-on-rewrite",
+        |value| value == "no",
+        "while the log is rewritten, nothing is synced",
+    ),
+    ("save", str::is_empty, "each snapshot forks, and copies what is written meanwhile"),
+    (
+        "io-threads",
+        |value| value == "1",
+        "threads that spin for the few connections that shards have",
+    ),
+    (
+        "hz",
+        |value| value.parse::<u64>().is_ok_and(|hz| hz >= 100),
+        "keys that expire are swept for up to 25 ms at a time",
+    ),
+];
+
 /// What the server said.
 #[derive(Debug, Default)]
 struct Facts {
     version: String,
+    /// Bytes in use; 0 where it is not told.
+    used: u64,
     /// `None` where CONFIG is not allowed, as on hosted servers.
     config: Option<Vec<(String, String)>>,
 }
@@ -58,11 +86,20 @@ fn ask(plan: &RedisPlan) -> Result<Facts, String> {
     let info = request(&mut link, &[b"INFO", b"server"])?;
     let version =
         text(&info).lines().find_map(|line| line.strip_prefix("redis_version:").map(str::to_owned));
-    let config = request(&mut link, &[b"CONFIG", b"GET", b"append*"]).and_then(|first| {
-        let second = request(&mut link, &[b"CONFIG", b"GET", b"maxmemory*"])?;
-        Ok(pairs(&first).chain(pairs(&second)).collect())
-    });
-    Ok(Facts { version: version.unwrap_or_default(), config: config.ok() })
+    let memory = request(&mut link, &[b"INFO", b"memory"])?;
+    let used = text(&memory)
+        .lines()
+        .find_map(|line| line.strip_prefix("used_memory:").and_then(|used| used.parse().ok()));
+    let config = config(&mut link).ok();
+    Ok(Facts { version: version.unwrap_or_default(), used: used.unwrap_or(0), config })
+}
+
+fn config(link: &mut Link) -> Result<Vec<(String, String)>, String> {
+    let mut settings = Vec::new();
+    for pattern in CONFIG {
+        settings.extend(pairs(&request(link, &[b"CONFIG", b"GET", pattern])?));
+    }
+    Ok(settings)
 }
 
 fn request(link: &mut Link, command: &[&[u8]]) -> Result<Reply, String> {
@@ -118,6 +155,28 @@ fn judge(facts: &Facts, required: bool) -> Vec<Finding> {
     findings.push(persistence(facts));
     findings.push(eviction(facts, required));
     findings
+        .extend(SETTINGS.iter().map(|(name, is_good, why)| setting(facts, name, *is_good, why)));
+    findings
+}
+
+fn setting(
+    facts: &Facts,
+    name: &'static str,
+    is_good: fn(&str) -> bool,
+    why: &'static str,
+) -> Finding {
+    let Some(value) = facts.config(name) else {
+        return Finding::ok(Area::Redis, name, "this version does not have it");
+    };
+    let shown = if value.is_empty() { "none" } else { value };
+    if is_good(value) {
+        return Finding::ok(Area::Redis, name, shown);
+    }
+    let lines = files::directives(files::REDIS);
+    let wanted = lines.iter().find(|(have, _)| *have == name).map_or("", |(_, value)| value);
+    let wanted = if wanted.is_empty() { "\"\"" } else { wanted };
+    let remedy = format!("set {name} {wanted} (tuning/redis/daisi.conf)");
+    Finding::warn(Area::Redis, name, format!("{shown}: {why}"), &remedy)
 }
 
 fn persistence(facts: &Facts) -> Finding {
@@ -143,24 +202,27 @@ fn persistence(facts: &Facts) -> Finding {
 
 fn eviction(facts: &Facts, required: bool) -> Finding {
     let policy = facts.config("maxmemory-policy").unwrap_or("?");
-    let memory = facts.config("maxmemory").unwrap_or("0");
-    let fact = format!("maxmemory {memory}, maxmemory-policy {policy}");
-    if memory == "0" || policy.starts_with("volatile-ttl") {
-        return Finding::ok(Area::Redis, "eviction", fact);
+    let memory: u64 = facts.config("maxmemory").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+    if memory == 0 {
+        let fact = format!("maxmemory 0, maxmemory-policy {policy}");
+        let remedy = "set maxmemory, so that Redis refuses before the kernel kills it (tuning/redis/daisi.conf)";
+        return Finding::hint(Area::Redis, "eviction", fact, remedy);
     }
+    let percent = facts.used.saturating_mul(100) / memory;
+    let fact = format!("maxmemory {memory}, {percent}% used, maxmemory-policy {policy}");
     match policy {
-        "noeviction" if required => Finding::warn(
+        "noeviction" if required && percent >= FULL_PERCENT => Finding::warn(
             Area::Redis,
             "eviction",
             fact,
-            "when memory is full every write fails and daisi pauses: alarm on used_memory, or use volatile-ttl",
+            "when memory is full every write fails and daisi pauses: raise maxmemory, or shorten cdc.dedup_ttl",
         ),
-        "noeviction" => Finding::ok(Area::Redis, "eviction", fact),
+        "noeviction" | "volatile-ttl" => Finding::ok(Area::Redis, "eviction", fact),
         _ => Finding::warn(
             Area::Redis,
             "eviction",
             fact,
-            "keys may go before their time, and a redelivered event comes twice: use volatile-ttl and more memory",
+            "keys may go before their time, and a redelivered event comes twice: use noeviction and more memory",
         ),
     }
 }
@@ -170,27 +232,51 @@ mod tests {
     use super::super::report::Level;
     use super::*;
 
-    fn levels(version: &str, config: Option<&[(&str, &str)]>) -> Vec<Level> {
+    const GOOD: [(&str, &str); 8] = [
+        ("appendonly", "yes"),
+        ("appendfsync", "everysec"),
+        ("no-appendfsync-on-rewrite", "no"),
+        ("save", ""),
+        ("maxmemory", "1000"),
+        ("maxmemory-policy", "noeviction"),
+        ("io-threads", "1"),
+        ("hz", "100"),
+    ];
+
+    fn levels(version: &str, used: u64, config: Option<&[(&str, &str)]>) -> Vec<Level> {
         let own =
             |pairs: &[(&str, &str)]| pairs.iter().map(|&(n, v)| (n.into(), v.into())).collect();
-        let facts = Facts { version: version.to_owned(), config: config.map(own) };
+        let facts = Facts { version: version.to_owned(), used, config: config.map(own) };
         judge(&facts, true).into_iter().map(|finding| finding.level).collect()
     }
 
     #[test]
     fn version_persistence_and_eviction_are_judged() {
-        let good = [
-            ("appendonly", "yes"),
-            ("appendfsync", "everysec"),
-            ("maxmemory", "0"),
-            ("maxmemory-policy", "noeviction"),
-        ];
-        assert_eq!(levels("7.0.15", Some(&good)), [Level::Ok; 3]);
-        assert_eq!(levels("6.2.0", Some(&good))[0], Level::Fail);
-        assert_eq!(levels("7.0.15", None), [Level::Ok, Level::Warn]);
+        assert_eq!(levels("7.0.15", 799, Some(&GOOD)), [Level::Ok; 7]);
+        assert_eq!(levels("7.0.15", 800, Some(&GOOD))[2], Level::Warn, "nearly full");
+        assert_eq!(levels("6.2.0", 0, Some(&GOOD))[0], Level::Fail);
+        assert_eq!(levels("7.0.15", 0, None), [Level::Ok, Level::Warn]);
         let documented =
             [("appendonly", "no"), ("maxmemory", "104857600"), ("maxmemory-policy", "allkeys-lru")];
-        assert_eq!(levels("7.0.15", Some(&documented)), [Level::Ok, Level::Warn, Level::Warn]);
+        assert_eq!(levels("7.0.15", 0, Some(&documented))[1..3], [Level::Warn, Level::Warn]);
+    }
+
+    #[test]
+    fn every_line_of_the_file_is_looked_at_and_as_it_should_be() {
+        let shipped = [("save", "3600 1"), ("io-threads", "4"), ("hz", "10")];
+        let warnings = levels("7.0.15", 0, Some(&shipped));
+        assert_eq!(warnings.iter().filter(|level| **level == Level::Warn).count(), 4);
+        let lines = files::directives(files::REDIS);
+        let names = |pairs: &[(&'static str, &'static str)]| {
+            let mut names: Vec<&str> = pairs.iter().map(|(name, _)| *name).collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(names(&lines), names(&GOOD));
+        for (name, is_good, _) in SETTINGS {
+            let (_, value) = lines.iter().find(|(have, _)| *have == name).unwrap();
+            assert!(is_good(value), "{name} {value}");
+        }
     }
 
     #[test]

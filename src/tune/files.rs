@@ -25,8 +25,6 @@ pub(crate) const LIMITS: File = File {
     place: "etc/security/limits.d/90-daisi.conf",
     text: include_str!("../../tuning/limits.d/90-daisi.conf"),
 };
-/// Settings of nats-server, for the doctor to name.
-pub(crate) const NATS: &str = "tuning/nats/daisi.conf";
 /// Settings of PostgreSQL; the doctor compares.
 pub(crate) const POSTGRES: &str = include_str!("../../tuning/postgresql/daisi.conf");
 /// Settings of Redis; the doctor compares.
