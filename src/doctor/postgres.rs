@@ -33,7 +33,10 @@ enum Wanted {
 /// One a line of the file; `wal_level` and `synchronous_commit` too, in words of their own.
 const SETTINGS: [(&str, Wanted); 10] = [
     ("fsync", Wanted::Kept("a power loss takes commits whose events were acknowledged")),
-    ("full_page_writes", Wanted::On("a power loss leaves half pages, unless the file system writes whole ones")),
+    (
+        "full_page_writes",
+        Wanted::On("a power loss leaves half pages, unless the file system writes whole ones"),
+    ),
     ("wal_compression", Wanted::On("whole pages after each checkpoint fill the log")),
     ("max_wal_size", Wanted::AtLeast(4096.0, "checkpoints come by size, in the middle of a load")),
     ("min_wal_size", Wanted::AtLeast(1024.0, "files of the log are made anew after a quiet time")),

@@ -90,6 +90,12 @@ impl Contender {
         self
     }
 
+    /// Its command line.
+    #[cfg(test)]
+    pub(crate) fn words(&self) -> String {
+        self.command.join(" ")
+    }
+
     /// Starts it.
     pub(crate) fn start(&self) -> Result<Process, BenchError> {
         Ok(Process::spawn(&self.name, &self.command, Stdio::null())?)

@@ -78,7 +78,7 @@ pub(crate) fn contenders(
         ("events", events.to_string()),
     ];
     let list = contender::load(include_str!("../ingest.toml"), &places.into())?;
-    contender::there(list, &args.only)
+    contender::there(args.tuned.contenders(list), &args.only)
 }
 
 /// The bare loop with one row a commit: no more events than it can come to in its time.

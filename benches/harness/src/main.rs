@@ -12,6 +12,7 @@ mod machine;
 mod report;
 mod round;
 mod study;
+mod tuned;
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
@@ -28,6 +29,7 @@ use crate::{
     machine::Machine,
     report::{Record, Standing},
     round::{Load, Servers},
+    tuned::Tuned,
 };
 
 /// What is measured.
@@ -87,6 +89,8 @@ struct Args {
     /// Folder results are kept in.
     #[arg(long, default_value = "bench-results")]
     results: PathBuf,
+    #[command(flatten)]
+    tuned: Tuned,
     /// Fail unless every target was measured and met.
     #[arg(long)]
     gate: bool,
@@ -135,7 +139,7 @@ fn run(args: &Args) -> Result<bool, BenchError> {
 
 /// The CDC job: is it sound, and was every target met?
 fn cdc(args: &Args) -> Result<(bool, bool), BenchError> {
-    let stack = start_servers(NatsOptions::default())?;
+    let stack = start_servers(NatsOptions::default(), &args.tuned)?;
     let contenders = contenders(args, &stack)?;
     let feed = feed(args, &stack);
     let machine = Machine::look(stack.nats.version()?, stack.redis.version()?);
@@ -159,8 +163,9 @@ fn feed(args: &Args, stack: &Stack) -> Feed {
 }
 
 /// Redis without its append-only file: claims live for minutes, and the contract's deployment keeps none.
-fn start_servers(nats: NatsOptions) -> Result<Stack, BenchError> {
-    let args_extra = ["--appendonly", "no", "--save", ""].map(str::to_owned).to_vec();
+fn start_servers(nats: NatsOptions, tuned: &Tuned) -> Result<Stack, BenchError> {
+    let mut args_extra = ["--appendonly", "no", "--save", ""].map(str::to_owned).to_vec();
+    args_extra.extend(tuned.redis()?);
     Ok(Stack::builder()
         .nats(nats)
         .redis(RedisOptions { args_extra, ..RedisOptions::default() })
@@ -181,7 +186,7 @@ fn contenders(args: &Args, stack: &Stack) -> Result<Vec<Contender>, BenchError> 
         ("daisi", args.daisi.display().to_string()),
         ("relay", args.relay.display().to_string()),
     ];
-    let contenders = contender::load(&text, &places.into())?;
+    let contenders = args.tuned.contenders(contender::load(&text, &places.into())?);
     contender::there(contenders, &args.only)
 }
 

@@ -95,7 +95,7 @@ impl Ground {
     fn start(args: &Args, job: Job, nats: NatsOptions) -> Result<Self, BenchError> {
         Ok(match job {
             Job::Cdc => {
-                let stack = crate::start_servers(nats)?;
+                let stack = crate::start_servers(nats, &args.tuned)?;
                 let contender = subject(crate::contenders(args, &stack)?)?;
                 Self::Cdc { stack: Box::new(stack), contender }
             }

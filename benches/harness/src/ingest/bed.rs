@@ -48,7 +48,9 @@ impl Bed {
     pub(crate) fn start_on(args: &Args, nats: NatsOptions) -> Result<Self, BenchError> {
         // Checkpoints come when a turn begins, not in its middle; all else is as shipped, fsync included.
         let settings = [("max_wal_size", "8GB"), ("checkpoint_timeout", "1h")];
-        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let mut settings =
+            settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        settings.extend(args.tuned.postgres()?);
         let stack = Stack::builder()
             .nats(nats)
             .postgres(PostgresOptions { settings, ..PostgresOptions::default() })
