@@ -11,6 +11,7 @@ use super::Durability;
 use super::report::{Area, Finding};
 use crate::config::plan::Plan;
 use crate::host;
+use crate::tune::files;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Oldest major version that is still maintained upstream while this is written.
@@ -146,30 +147,26 @@ fn setting(facts: &Facts, name: &'static str, wanted: Wanted) -> Finding {
     let shown = facts.shown(name).to_owned();
     let is_off = facts.raw(name) == Some("off");
     let told = |why: &str| format!("{shown}: {why}");
-    let remedy = |value: &str| format!("set {name} = {value} (tuning/postgresql/daisi.conf)");
+    let remedy = || format!("set {name} = {} (tuning/postgresql/daisi.conf)", value(facts, name));
     match wanted {
-        Wanted::Kept(why) if is_off => {
-            Finding::fail(Area::Postgres, name, told(why), &remedy("on"))
-        }
-        Wanted::On(why) if is_off => {
-            let value = match name {
-                "wal_compression" if facts.major() >= MAJOR_LZ4 => "lz4",
-                "huge_pages" => "try",
-                _ => "on",
-            };
-            Finding::warn(Area::Postgres, name, told(why), &remedy(value))
-        }
+        Wanted::Kept(why) if is_off => Finding::fail(Area::Postgres, name, told(why), &remedy()),
+        Wanted::On(why) if is_off => Finding::warn(Area::Postgres, name, told(why), &remedy()),
         Wanted::AtLeast(least, why) if facts.raw(name).is_some_and(|raw| is_below(raw, least)) => {
-            let value = match name {
-                "shared_buffers" => "a quarter of the machine's memory",
-                "max_wal_size" => "16GB",
-                "min_wal_size" => "4GB",
-                "checkpoint_timeout" => "15min",
-                _ => "0.9",
-            };
-            Finding::warn(Area::Postgres, name, told(why), &remedy(value))
+            Finding::warn(Area::Postgres, name, told(why), &remedy())
         }
         _ => Finding::ok(Area::Postgres, name, shown),
+    }
+}
+
+// As in the file, but for what depends on the machine and the version.
+fn value(facts: &Facts, name: &str) -> &'static str {
+    match name {
+        "shared_buffers" => "a quarter of the machine's memory",
+        "wal_compression" if facts.major() < MAJOR_LZ4 => "on",
+        _ => {
+            let lines = files::assignments(files::POSTGRES);
+            lines.iter().find(|(have, _)| *have == name).map_or("", |(_, value)| value)
+        }
     }
 }
 
@@ -181,7 +178,6 @@ fn is_below(raw: &str, least: f64) -> bool {
 mod tests {
     use super::super::report::Level;
     use super::*;
-    use crate::tune::files;
 
     fn facts(settings: &[(&str, &str, &str)]) -> Facts {
         let own = |&(name, shown, raw): &(&str, &str, &str)| {

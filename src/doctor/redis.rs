@@ -35,25 +35,38 @@ const FULL_PERCENT: u64 = 80;
 /// What is asked for, by CONFIG GET.
 const CONFIG: [&[u8]; 6] =
     [b"append*", b"maxmemory*", b"no-appendfsync-on-rewrite", b"save", b"io-threads", b"hz"];
-/// Settings of the file without a rule of their own: name, what is as good as the file's value, why.
-const SETTINGS: [(&str, fn(&str) -> bool, &str); 4] = [
-    (
-        "no-appendfsync-on-rewrite",
-        |value| value == "no",
-        "while the log is rewritten, nothing is synced",
-    ),
-    ("save", str::is_empty, "each snapshot forks, and copies what is written meanwhile"),
-    (
-        "io-threads",
-        |value| value == "1",
-        "threads that spin for the few connections that shards have",
-    ),
-    (
-        "hz",
-        |value| value.parse::<u64>().is_ok_and(|hz| hz >= 100),
-        "keys that expire are swept for up to 25 ms at a time",
-    ),
+/// Settings of the file without words of their own.
+const SETTINGS: [Rule; 4] = [
+    Rule {
+        name: "no-appendfsync-on-rewrite",
+        is_good: |value| value == "no",
+        why: "while the log is rewritten, nothing is synced",
+    },
+    Rule {
+        name: "save",
+        is_good: str::is_empty,
+        why: "each snapshot forks, and copies what is written meanwhile",
+    },
+    Rule {
+        name: "io-threads",
+        is_good: |value| value == "1",
+        why: "threads that spin for the few connections that shards have",
+    },
+    Rule {
+        name: "hz",
+        is_good: |value| value.parse::<u64>().is_ok_and(|hz| hz >= 100),
+        why: "keys that expire are swept for up to 25 ms at a time",
+    },
 ];
+
+/// How one setting is judged.
+struct Rule {
+    name: &'static str,
+    /// As good as the value of the file.
+    is_good: fn(&str) -> bool,
+    /// What is bad about any other.
+    why: &'static str,
+}
 
 /// What the server said.
 #[derive(Debug, Default)]
@@ -154,17 +167,11 @@ fn judge(facts: &Facts, required: bool) -> Vec<Finding> {
     }
     findings.push(persistence(facts));
     findings.push(eviction(facts, required));
-    findings
-        .extend(SETTINGS.iter().map(|(name, is_good, why)| setting(facts, name, *is_good, why)));
+    findings.extend(SETTINGS.iter().map(|rule| setting(facts, rule)));
     findings
 }
 
-fn setting(
-    facts: &Facts,
-    name: &'static str,
-    is_good: fn(&str) -> bool,
-    why: &'static str,
-) -> Finding {
+fn setting(facts: &Facts, Rule { name, is_good, why }: &Rule) -> Finding {
     let Some(value) = facts.config(name) else {
         return Finding::ok(Area::Redis, name, "this version does not have it");
     };
@@ -173,7 +180,7 @@ fn setting(
         return Finding::ok(Area::Redis, name, shown);
     }
     let lines = files::directives(files::REDIS);
-    let wanted = lines.iter().find(|(have, _)| *have == name).map_or("", |(_, value)| value);
+    let wanted = lines.iter().find(|(have, _)| have == name).map_or("", |(_, value)| value);
     let wanted = if wanted.is_empty() { "\"\"" } else { wanted };
     let remedy = format!("set {name} {wanted} (tuning/redis/daisi.conf)");
     Finding::warn(Area::Redis, name, format!("{shown}: {why}"), &remedy)
@@ -273,7 +280,7 @@ mod tests {
             names
         };
         assert_eq!(names(&lines), names(&GOOD));
-        for (name, is_good, _) in SETTINGS {
+        for Rule { name, is_good, .. } in SETTINGS {
             let (_, value) = lines.iter().find(|(have, _)| *have == name).unwrap();
             assert!(is_good(value), "{name} {value}");
         }

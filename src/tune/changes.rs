@@ -127,8 +127,8 @@ impl Look<'_> {
         rivals.push(self.root.join("etc/sysctl.conf"));
         let says_otherwise = |path: &PathBuf| {
             let text = fs::read_to_string(path).unwrap_or_default();
-            let lines = text.lines().filter_map(|line| line.split_once('='));
-            let last = lines.filter(|(have, _)| have.trim().replace('/', ".") == name).last();
+            let mut lines = text.lines().filter_map(|line| line.split_once('='));
+            let last = lines.rfind(|(have, _)| have.trim().replace('/', ".") == name);
             last.is_some_and(|(_, value)| !place::same(value, after))
         };
         rivals.retain(says_otherwise);

@@ -24,7 +24,7 @@ pub fn main(args: &TuneArgs) -> Exit {
         eprintln!("daisi: {what}");
         return Exit::Usage;
     }
-    if !args.dry_run && args.root == Path::new("/") && !rustix::process::geteuid().is_root() {
+    if !is_allowed(args, rustix::process::geteuid().is_root()) {
         eprintln!("daisi: this needs root; `daisi tune --dry-run` does not");
         return Exit::Failed;
     }
@@ -39,6 +39,11 @@ pub fn main(args: &TuneArgs) -> Exit {
             Exit::Failed
         }
     }
+}
+
+// In a folder of their own people may do as they like.
+fn is_allowed(args: &TuneArgs, is_root: bool) -> bool {
+    args.dry_run || is_root || args.root != Path::new("/")
 }
 
 fn check(args: &TuneArgs) -> Result<(), String> {
@@ -75,14 +80,7 @@ fn apply(args: &TuneArgs, due: &[Change], out: &mut String) -> Result<Exit, Jour
     }
     let mut journal = Journal::hold(&args.root)?;
     for change in due {
-        journal.note(Entry {
-            setting: change.setting,
-            path: change.path.clone(),
-            kind: change.kind,
-            before: change.before.clone(),
-            mode: place::mode(&args.root.join(&change.path)),
-            after: change.after.clone(),
-        });
+        journal.note(entry_of(args, change));
     }
     journal.save()?;
     for (number, change) in due.iter().enumerate() {
@@ -105,6 +103,17 @@ fn apply(args: &TuneArgs, due: &[Change], out: &mut String) -> Result<Exit, Jour
     }
     journal.close()?;
     Ok(Exit::Ok)
+}
+
+fn entry_of(args: &TuneArgs, change: &Change) -> Entry {
+    Entry {
+        setting: change.setting,
+        path: change.path.clone(),
+        kind: change.kind,
+        before: change.before.clone(),
+        mode: place::mode(&args.root.join(&change.path)),
+        after: change.after.clone(),
+    }
 }
 
 fn make(args: &TuneArgs, change: &Change, journal: &mut Journal) -> Result<(), JournalError> {

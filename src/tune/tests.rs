@@ -71,11 +71,15 @@ fn tree(host: &TempDir) -> BTreeMap<String, (u32, String)> {
     found
 }
 
+fn parsed(words: &[&str]) -> TuneArgs {
+    let line = ["daisi", "tune"].into_iter().chain(words.iter().copied());
+    let Command::Tune(args) = Cli::try_parse_from(line).unwrap().command else { panic!("tune") };
+    args
+}
+
 /// Exit and what was said; an error counts as said, as it does on a terminal.
 fn run(host: &TempDir, words: &[&str]) -> (Exit, String) {
-    let root = host.path().to_str().unwrap();
-    let line = ["daisi", "tune", "--root", root].into_iter().chain(words.iter().copied());
-    let Command::Tune(args) = Cli::try_parse_from(line).unwrap().command else { panic!("tune") };
+    let args = parsed(&[&["--root", host.path().to_str().unwrap()], words].concat());
     check(&args).unwrap();
     let mut out = String::new();
     let done = if args.revert { revert(&args, &mut out) } else { tune(&args, &mut out) };
@@ -252,6 +256,35 @@ fn a_journal_of_somebody_else_is_not_touched() {
 }
 
 #[test]
+fn an_apply_that_was_killed_can_be_taken_back() {
+    let host = host();
+    let before = tree(&host);
+    let args = parsed(&["--apply", "--root", host.path().to_str().unwrap()]);
+    let due = changes::look(&args).unwrap().changes;
+    let mut journal = Journal::hold(host.path()).unwrap();
+    due.iter().for_each(|change| journal.note(entry_of(&args, change)));
+    journal.save().unwrap();
+    // As far as it came: one file in a new folder, one value.
+    for change in
+        [&due[0], &due[1], due.iter().find(|c| c.path.starts_with("etc/tmpfiles.d")).unwrap()]
+    {
+        make(&args, change, &mut journal).unwrap();
+    }
+    drop(journal);
+    assert_ne!(tree(&host), before);
+    good(&host, &["--revert"]);
+    assert_eq!(tree(&host), before);
+}
+
+#[test]
+fn only_root_changes_the_host() {
+    let allowed = |words: &[&str], is_root| is_allowed(&parsed(words), is_root);
+    assert!(allowed(&["--dry-run"], false) && allowed(&["--apply"], true));
+    assert!(!allowed(&["--apply"], false) && !allowed(&["--revert"], false));
+    assert!(allowed(&["--apply", "--root", "copy"], false));
+}
+
+#[test]
 fn one_process_at_a_time_holds_the_journal() {
     let host = host();
     let held = Journal::hold(host.path()).unwrap();
@@ -276,12 +309,8 @@ fn a_line_that_makes_no_sense_is_refused() {
         assert!(Cli::try_parse_from(line).is_err(), "{words:?}");
     }
     let host = host();
-    let checked = |words: &[&str]| {
-        let root = host.path().to_str().unwrap();
-        let line = ["daisi", "tune", "--root", root].into_iter().chain(words.iter().copied());
-        let Command::Tune(args) = Cli::try_parse_from(line).unwrap().command else { panic!() };
-        check(&args)
-    };
+    let root = host.path().to_str().unwrap();
+    let checked = |words: &[&str]| check(&parsed(&[&["--root", root], words].concat()));
     assert!(checked(&["--apply", "--only", "irq"]).is_err());
     assert!(checked(&["--apply", "--irq-cpus", "0-7"]).is_err(), "CPUs this host has not");
     assert!(checked(&["--apply", "--irq-cpus", "1"]).is_ok());
