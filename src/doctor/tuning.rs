@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ pub(super) fn examine(root: &Path, plan: &Plan, cores: &Cores) -> Vec<Finding> {
     findings.push(interrupts(root, shards, cores));
     findings.push(isolation(root, shards));
     findings.push(busy_poll(root));
-    findings.extend(spin(plan.spin_before_park, cores, shards));
+    findings.extend(spin(plan.spin_before_park, are_servers_here(plan), cores, shards));
     findings
 }
 
@@ -183,7 +184,21 @@ fn busy_poll(root: &Path) -> Finding {
     }
 }
 
-fn spin(spin: Duration, cores: &Cores, shards: &[usize]) -> Option<Finding> {
+fn are_servers_here(plan: &Plan) -> bool {
+    let is_loopback = |host: &str| match host.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => host == "localhost",
+    };
+    let servers = plan.nats.servers.iter().chain([&plan.redis.server]);
+    servers.into_iter().any(|server| is_loopback(&server.host))
+}
+
+fn spin(
+    spin: Duration,
+    are_servers_here: bool,
+    cores: &Cores,
+    shards: &[usize],
+) -> Option<Finding> {
     if spin.is_zero() {
         return None;
     }
@@ -209,7 +224,13 @@ fn spin(spin: Duration, cores: &Cores, shards: &[usize]) -> Option<Finding> {
             "lower `shards` to one a physical core, or set spin_before_park = \"0s\"",
         );
     }
-    Some(Finding::ok(Area::Host, name, format!("{span} before each sleep")))
+    let fact = format!("{span} before each sleep");
+    if are_servers_here {
+        let fact = format!("{fact}; servers of this host may want the shards' CPUs too");
+        let remedy = "keep them off these CPUs: tuning/systemd";
+        return Some(Finding::hint(Area::Host, name, fact, remedy));
+    }
+    Some(Finding::ok(Area::Host, name, fact))
 }
 
 #[cfg(test)]
@@ -290,14 +311,16 @@ mod tests {
     #[test]
     fn spinning_warns_where_it_takes_time_from_somebody() {
         let some = Duration::from_micros(100);
-        let level = |cores: Cores, shards: &[usize]| spin(some, &cores, shards).unwrap().level;
-        assert_eq!(spin(Duration::ZERO, &cores(&[&[0]], None), &[0]), None);
+        let level =
+            |cores: Cores, shards: &[usize]| spin(some, false, &cores, shards).unwrap().level;
+        assert_eq!(spin(Duration::ZERO, true, &cores(&[&[0]], None), &[0]), None);
         assert_eq!(level(cores(&[&[0]], None), &[0]), Level::Warn);
         assert_eq!(level(cores(&[&[0], &[1]], None), &[1]), Level::Ok);
         assert_eq!(level(cores(&[&[0], &[1]], None), &[0, 1]), Level::Warn);
         assert_eq!(level(cores(&[&[0], &[1]], Some(2.0)), &[1]), Level::Warn);
         assert_eq!(level(cores(&[&[0, 1], &[2]], None), &[0, 1]), Level::Warn);
-        let found = spin(some, &cores(&[&[0], &[1]], None), &[1]).unwrap();
-        assert_eq!(found.fact, "100us before each sleep");
+        let found = |here| spin(some, here, &cores(&[&[0], &[1]], None), &[1]).unwrap();
+        assert_eq!(found(false).fact, "100us before each sleep");
+        assert!(found(true).remedy.is_some() && found(false).remedy.is_none());
     }
 }
