@@ -19,6 +19,8 @@ pub(crate) struct Feed {
     /// `host:port` of Redis.
     pub(crate) redis_address: String,
     pub(crate) companies: u64,
+    /// Bytes added to the text of each message.
+    pub(crate) padding: u64,
 }
 
 /// A look at the output stream.
@@ -112,8 +114,9 @@ impl Feed {
     }
 
     fn spawn(&self, step: &[&str]) -> Result<Process, BenchError> {
-        let companies = self.companies.to_string();
-        let command = [&self.binary, "--nats-url", &self.nats_url, "--companies", &companies];
+        let [companies, padding] = [self.companies, self.padding].map(|number| number.to_string());
+        let shape = ["--companies", &companies, "--padding", &padding];
+        let command = [&[&*self.binary, "--nats-url", &*self.nats_url], &shape[..]].concat();
         let words = command.iter().chain(step).map(|&word| word.to_owned());
         Ok(Process::spawn("feed", &words.collect::<Vec<_>>(), Stdio::piped())?)
     }

@@ -2,9 +2,9 @@
 //! turn counts as done is what its consumer has acknowledged, and afterwards every row must be there.
 //! Modules: `bed` (servers, streams, schemas, rows), `turn` (drain, open loop, history), `report`.
 
-mod bed;
+pub(crate) mod bed;
 mod report;
-mod turn;
+pub(crate) mod turn;
 
 use crate::{Args, Measured, contender, contender::Contender, contender::Role, error::BenchError};
 use bed::Bed;
@@ -66,7 +66,11 @@ fn announce(what: &str, round: usize, rounds: usize, name: &str) {
     eprintln!("ingest {what} {round}/{rounds}: {name} (load {})", host::load());
 }
 
-fn contenders(args: &Args, bed: &Bed, events: u64) -> Result<Vec<Contender>, BenchError> {
+pub(crate) fn contenders(
+    args: &Args,
+    bed: &Bed,
+    events: u64,
+) -> Result<Vec<Contender>, BenchError> {
     let places = [
         ("nats_url", bed.nats_url()),
         ("postgres_url", bed.postgres_url()),

@@ -3,7 +3,7 @@
 //! fixed rate). Every turn is checked: each event out exactly once, or the run fails.
 //!
 //! Exit code: 0 sound, and with `--gate` every target met; 1 a turn failed or a target was not met; 2 usage.
-//! The job `micro` measures parts alone; `gate` holds a change against the committed baseline (`gate.rs`).
+//! `--micro` measures parts alone; `gate` holds a change against the committed baseline (`gate.rs`).
 
 mod contender;
 mod error;
@@ -14,6 +14,7 @@ mod machine;
 mod micro;
 mod report;
 mod round;
+mod study;
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
@@ -34,10 +35,8 @@ use crate::{
 };
 
 /// What is measured.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Job {
-    /// Parts of a shard alone, without IO.
-    Micro,
     /// Row changes to browsers.
     Cdc,
     /// Chat events to rows.
@@ -50,8 +49,11 @@ struct Args {
     #[command(subcommand)]
     action: Option<Action>,
     /// Jobs to measure.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Job::Micro, Job::Cdc, Job::Ingest])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Job::Cdc, Job::Ingest])]
     jobs: Vec<Job>,
+    /// Measure the parts of a shard alone as well, without IO: the small benches, run by cargo.
+    #[arg(long)]
+    micro: bool,
     /// Turns of each contender, for drain and open loop each.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -97,6 +99,12 @@ struct Args {
     /// Fail unless every target was measured and met.
     #[arg(long)]
     gate: bool,
+    /// Measure daisi alone along these axes, one thing changed at a time, in the place of its contenders.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    study: Vec<study::Axis>,
+    /// A second nats-server, for the axis `nats`.
+    #[arg(long, env = "DAISI_NATS_SERVER_NEWER")]
+    nats_newer: Option<PathBuf>,
     /// Of a build that is slow on purpose: what the subject wastes.
     #[arg(skip)]
     slow: Option<String>,
@@ -114,6 +122,15 @@ struct Measured {
     ratios: Figures,
 }
 
+impl std::fmt::Display for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Cdc => "cdc",
+            Self::Ingest => "ingest",
+        })
+    }
+}
+
 fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(true) => ExitCode::SUCCESS,
@@ -129,10 +146,14 @@ fn run(args: &Args) -> Result<bool, BenchError> {
     if let Some(action) = &args.action {
         return gate::run(args, action);
     }
+    if !args.study.is_empty() {
+        return study::run(args, &args.study);
+    }
     let mut fine = true;
     let mut text = String::new();
-    for job in &args.jobs {
-        let measured = measure(args, *job)?;
+    let micro = args.micro.then(|| micro::run(args));
+    for measured in micro.into_iter().chain(args.jobs.iter().map(|job| measure(args, *job))) {
+        let measured = measured?;
         fine &= measured.is_sound && (measured.is_met || !args.gate);
         text += &measured.text;
     }
@@ -143,21 +164,15 @@ fn run(args: &Args) -> Result<bool, BenchError> {
 /// Measures a job and keeps the result.
 fn measure(args: &Args, job: Job) -> Result<Measured, BenchError> {
     match job {
-        Job::Micro => micro::run(args),
         Job::Cdc => cdc(args),
         Job::Ingest => ingest::run(args),
     }
 }
 
 fn cdc(args: &Args) -> Result<Measured, BenchError> {
-    let stack = start_servers()?;
+    let stack = start_servers(NatsOptions::default())?;
     let contenders = contenders(args, &stack)?;
-    let feed = Feed {
-        binary: args.peers.join("cdc-feed").display().to_string(),
-        nats_url: stack.nats.url(),
-        redis_address: format!("127.0.0.1:{}", stack.redis.port()),
-        companies: args.companies,
-    };
+    let feed = feed(args, &stack);
     let machine = Machine::look(stack.nats.version()?, stack.redis.version()?);
     let servers = servers(&stack)?;
     let records = turns(args, &contenders, &feed, servers);
@@ -181,11 +196,21 @@ fn cdc(args: &Args) -> Result<Measured, BenchError> {
     })
 }
 
+fn feed(args: &Args, stack: &Stack) -> Feed {
+    Feed {
+        binary: args.peers.join("cdc-feed").display().to_string(),
+        nats_url: stack.nats.url(),
+        redis_address: format!("127.0.0.1:{}", stack.redis.port()),
+        companies: args.companies,
+        padding: 0,
+    }
+}
+
 /// Redis without its append-only file: claims live for minutes, and the contract's deployment keeps none.
-fn start_servers() -> Result<Stack, BenchError> {
+fn start_servers(nats: NatsOptions) -> Result<Stack, BenchError> {
     let args_extra = ["--appendonly", "no", "--save", ""].map(str::to_owned).to_vec();
     Ok(Stack::builder()
-        .nats(NatsOptions::default())
+        .nats(nats)
         .redis(RedisOptions { args_extra, ..RedisOptions::default() })
         .start()?)
 }

@@ -7,5 +7,5 @@ mod make;
 mod paced;
 
 pub use drain::{preload, reset, verify, watch};
-pub use make::{Maker, Mark};
+pub use make::{Maker, Mark, Shape};
 pub use paced::{Pace, paced};

@@ -80,29 +80,32 @@ pub(super) struct Pool {
     starts: Vec<usize>,
     base64: String,
     lengths: Vec<usize>,
+    text_max: usize,
 }
 
-/// Longest text, in bytes. WhatsApp's own bound is 65,536 characters; few come near.
+/// Longest text, in bytes, unless half of them are to be longer than half of it. WhatsApp's own bound is
+/// 65,536 characters; few come near.
 const TEXT_MAX: usize = 6_000;
 const THUMBNAIL_MAX: usize = 2_400;
 
 impl Pool {
     pub(super) fn new(rng: &mut Rng, median: f64, sigma: f64) -> Self {
         let (mut text, mut starts) = (String::new(), Vec::new());
-        while text.len() < 16 * TEXT_MAX {
+        let text_max = TEXT_MAX.max((2.0 * median) as usize);
+        while text.len() < 16 * text_max {
             starts.push(text.len());
             text.push_str(WORDS[rng.usize(..WORDS.len())]);
             text.push(' ');
         }
         let bytes: Vec<u8> =
             std::iter::repeat_with(|| rng.u8(..)).take(3 * THUMBNAIL_MAX).collect();
-        let lengths = (0..1024).map(|_| log_normal(rng, median, sigma)).collect();
-        Self { text, starts, base64: STANDARD.encode(bytes), lengths }
+        let lengths = (0..1024).map(|_| log_normal(rng, median, sigma).min(text_max)).collect();
+        Self { text, starts, base64: STANDARD.encode(bytes), lengths, text_max }
     }
 
     /// A text of whole words, of a drawn length.
     pub(super) fn text(&self, rng: &mut Rng) -> &str {
-        self.text_within(rng, TEXT_MAX)
+        self.text_within(rng, self.text_max)
     }
 
     /// As [`Self::text`], of about `bytes_max` at most: the word that passes it is whole.
@@ -132,7 +135,7 @@ fn log_normal(rng: &mut Rng, median: f64, sigma: f64) -> usize {
     // Box-Muller. The first draw is kept off zero, where the logarithm has no end.
     let (a, b) = (rng.f64().max(1e-12), rng.f64());
     let normal = (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos();
-    (median * (sigma * normal).exp()).clamp(1.0, TEXT_MAX as f64) as usize
+    (median * (sigma * normal).exp()).max(1.0) as usize
 }
 
 /// Appends decimal digits.

@@ -17,7 +17,7 @@ use loadtest::{
     host::Process,
     load::ensure_source,
     send::{SendPlan, send},
-    stack::Stack,
+    stack::{NatsOptions, Stack},
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -52,7 +52,7 @@ pub(crate) fn measure(traced: Traced<'_>) -> Result<BTreeMap<String, Figures>, B
 /// The calls of a drain alone.
 pub(crate) fn drain(traced: Traced<'_>) -> Result<Figures, BenchError> {
     need("strace")?;
-    let stack = crate::start_servers()?;
+    let stack = crate::start_servers(NatsOptions::default())?;
     let mut client = Client::connect(&stack.nats.url())?;
     ensure_source(&mut client)?;
     publish(&stack, DRAIN, 0.0)?;
@@ -62,7 +62,7 @@ pub(crate) fn drain(traced: Traced<'_>) -> Result<Figures, BenchError> {
 
 fn paced(traced: Traced<'_>) -> Result<Figures, BenchError> {
     need("strace")?;
-    let stack = crate::start_servers()?;
+    let stack = crate::start_servers(NatsOptions::default())?;
     let mut client = Client::connect(&stack.nats.url())?;
     ensure_source(&mut client)?;
     let run = Run::start(traced, &stack)?;

@@ -14,9 +14,18 @@ use serde_json::Value;
 
 use crate::{Args, error::BenchError, machine::Machine};
 
+/// What the events of a turn are like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) companies: u64,
+    /// Median length of a message's text in bytes; the generator's own where there is none.
+    pub(crate) text: Option<u64>,
+}
+
 /// The servers.
 pub(crate) struct Bed {
     stack: Stack,
+    shape: Shape,
     companies: Vec<String>,
     daisi: String,
     machine: Machine,
@@ -32,16 +41,30 @@ pub(crate) struct Cpu {
 
 impl Bed {
     pub(crate) fn start(args: &Args) -> Result<Self, BenchError> {
+        Self::start_on(args, NatsOptions::default())
+    }
+
+    /// With a nats-server of choice.
+    pub(crate) fn start_on(args: &Args, nats: NatsOptions) -> Result<Self, BenchError> {
         // Checkpoints come when a turn begins, not in its middle; all else is as shipped, fsync included.
         let settings = [("max_wal_size", "8GB"), ("checkpoint_timeout", "1h")];
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let stack = Stack::builder()
-            .nats(NatsOptions::default())
+            .nats(nats)
             .postgres(PostgresOptions { settings, ..PostgresOptions::default() })
             .start()?;
         let machine = Machine::look(stack.nats.version()?, stack.postgres.version()?);
-        let companies = (1..=args.companies.max(1)).map(|n| format!("Bench{n}")).collect();
-        Ok(Self { stack, companies, daisi: args.daisi.display().to_string(), machine })
+        let shape = Shape { companies: args.companies, text: None };
+        let daisi = args.daisi.display().to_string();
+        let mut bed = Self { stack, shape, companies: Vec::new(), daisi, machine };
+        bed.reshape(shape);
+        Ok(bed)
+    }
+
+    /// Other events from the next turn on.
+    pub(crate) fn reshape(&mut self, shape: Shape) {
+        self.shape = shape;
+        self.companies = (1..=shape.companies.max(1)).map(|n| format!("Bench{n}")).collect();
     }
 
     pub(crate) fn nats_url(&self) -> String {
@@ -62,12 +85,19 @@ impl Bed {
 
     /// Valid events of one kind, of all companies in turn.
     pub(crate) fn generator(&self, kind: Kind) -> Result<Generator, BenchError> {
+        let usual = Profile::default();
+        let (text_median, text_sigma) = match self.shape.text {
+            Some(median) => (median as f64, 0.0),
+            None => (usual.text_median, usual.text_sigma),
+        };
         let profile = Profile {
             subjects: vec![kind],
             companies: self.companies.clone(),
             history_count: 100,
             quirks: 0.0,
-            ..Profile::default()
+            text_median,
+            text_sigma,
+            ..usual
         };
         Generator::new(profile).map_err(|why| BenchError::unreadable("the profile", &why))
     }

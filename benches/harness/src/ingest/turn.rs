@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Events of the bare loop with one row a commit: more than a disk commits in its time.
-pub(super) const SINGLE_EVENTS: u64 = 60_000;
+pub(crate) const SINGLE_EVENTS: u64 = 60_000;
 /// Messages of a history event, as the profile makes them.
 const HISTORY_ITEMS: u64 = 100;
 /// Between two looks at a consumer. A look costs the server some 50 us.
@@ -36,40 +36,40 @@ const SETTLE: Duration = Duration::from_millis(1500);
 
 /// Sizes of the turns.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Load {
+pub(crate) struct Load {
     /// Events of a drain; messages of a history import.
-    pub(super) events: u64,
+    pub(crate) events: u64,
     /// Events a second of the open loop.
-    pub(super) rate: u64,
-    pub(super) warmup_s: u64,
-    pub(super) timed_s: u64,
+    pub(crate) rate: u64,
+    pub(crate) warmup_s: u64,
+    pub(crate) timed_s: u64,
     /// Seconds a drain may take.
-    pub(super) deadline_s: u64,
+    pub(crate) deadline_s: u64,
 }
 
 /// Figures of a drain, or of a history import, whose events are its messages.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct Drain {
-    pub(super) events_per_s: f64,
-    pub(super) cpu_us_per_event: f64,
-    pub(super) nats_us_per_event: f64,
-    pub(super) postgres_us_per_event: f64,
-    pub(super) rss_mib_max: f64,
-    pub(super) rows: u64,
-    pub(super) dirty_kib_before: u64,
+pub(crate) struct Drain {
+    pub(crate) events_per_s: f64,
+    pub(crate) cpu_us_per_event: f64,
+    pub(crate) nats_us_per_event: f64,
+    pub(crate) postgres_us_per_event: f64,
+    pub(crate) rss_mib_max: f64,
+    pub(crate) rows: u64,
+    pub(crate) dirty_kib_before: u64,
 }
 
 /// Figures of an open loop; microseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct Paced {
-    pub(super) p50_us: f64,
-    pub(super) p95_us: f64,
-    pub(super) p99_us: f64,
-    pub(super) max_us: f64,
-    pub(super) cpu_us_per_event: f64,
-    pub(super) postgres_us_per_event: f64,
+pub(crate) struct Paced {
+    pub(crate) p50_us: f64,
+    pub(crate) p95_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) max_us: f64,
+    pub(crate) cpu_us_per_event: f64,
+    pub(crate) postgres_us_per_event: f64,
     /// Of the sender: planned time to PubAck.
-    pub(super) stored_us_p95: f64,
+    pub(crate) stored_us_p95: f64,
 }
 
 /// A span of work: how long, and at what price.
@@ -80,7 +80,7 @@ struct Span {
 }
 
 /// Writes a backlog of upserts of messages.
-pub(super) fn drain(contender: &Contender, bed: &Bed, load: Load) -> Result<Drain, BenchError> {
+pub(crate) fn drain(contender: &Contender, bed: &Bed, load: Load) -> Result<Drain, BenchError> {
     bed.reset()?;
     let mut generator = bed.generator(Kind::MessagesUpsert)?;
     publish(bed, &mut generator, load.events, 0.0)?;
@@ -94,7 +94,7 @@ pub(super) fn drain(contender: &Contender, bed: &Bed, load: Load) -> Result<Drai
 }
 
 /// Imports a backlog of history.
-pub(super) fn history(contender: &Contender, bed: &Bed, load: Load) -> Result<Drain, BenchError> {
+pub(crate) fn history(contender: &Contender, bed: &Bed, load: Load) -> Result<Drain, BenchError> {
     bed.reset()?;
     let mut generator = bed.generator(Kind::HistoryMessages)?;
     let events = load.events.div_ceil(HISTORY_ITEMS);
@@ -207,7 +207,7 @@ fn silent(contender: &Contender) -> BenchError {
 }
 
 /// One row a commit, one after another: what a commit takes at the least.
-pub(super) fn single(contender: &Contender, bed: &Bed, load: Load) -> Result<Paced, BenchError> {
+pub(crate) fn single(contender: &Contender, bed: &Bed, load: Load) -> Result<Paced, BenchError> {
     bed.reset()?;
     let mut generator = bed.generator(Kind::MessagesUpsert)?;
     let sent = publish(bed, &mut generator, SINGLE_EVENTS.max(load.events), 0.0)?;
@@ -227,7 +227,7 @@ pub(super) fn single(contender: &Contender, bed: &Bed, load: Load) -> Result<Pac
 }
 
 /// Follows an open loop.
-pub(super) fn paced(contender: &Contender, bed: &Bed, load: Load) -> Result<Paced, BenchError> {
+pub(crate) fn paced(contender: &Contender, bed: &Bed, load: Load) -> Result<Paced, BenchError> {
     bed.reset()?;
     let stream = Kind::MessagesUpsert.stream();
     let mut process = contender.start()?;

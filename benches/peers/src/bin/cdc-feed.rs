@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use daisi_peers::{
     bus::{self, Error},
-    feed::{self, Pace},
+    feed::{self, Pace, Shape},
 };
 
 #[derive(Parser)]
@@ -18,6 +18,9 @@ struct Args {
     /// Companies the events are spread over.
     #[arg(long, default_value_t = 8)]
     companies: u64,
+    /// Bytes added to the text of each message, which stands in its event twice.
+    #[arg(long, default_value_t = 0)]
+    padding: usize,
     #[command(subcommand)]
     step: Step,
 }
@@ -50,10 +53,11 @@ enum Step {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     let args = Args::parse();
+    let shape = Shape { companies: args.companies, padding: args.padding };
     let context = bus::connect(&args.nats_url, 8192).await?;
     match args.step {
         Step::Reset => feed::reset(&context).await,
-        Step::Preload { count } => feed::preload(&context, count, args.companies).await,
+        Step::Preload { count } => feed::preload(&context, count, shape).await,
         Step::Watch { count, deadline_s } => {
             feed::watch(&context, count, Duration::from_secs(deadline_s)).await
         }
@@ -61,7 +65,7 @@ async fn main() -> Result<(), Error> {
         Step::Paced { rate, warmup_s, timed_s } => {
             let pace = Pace {
                 rate: rate.max(1),
-                companies: args.companies,
+                shape,
                 warmup: Duration::from_secs(warmup_s),
                 timed: Duration::from_secs(timed_s),
             };

@@ -11,7 +11,7 @@ use async_nats::jetstream::{
 use futures::StreamExt;
 use serde::Serialize;
 
-use super::make::{Maker, Mark};
+use super::make::{Maker, Mark, Shape};
 use crate::bus::{self, Error, OUTPUT_STREAM, SOURCE_STREAM};
 
 /// Deletes every stream, so the next contender starts from nothing, and creates ours again.
@@ -34,8 +34,8 @@ pub async fn reset(context: &Context) -> Result<(), Error> {
 ///
 /// # Errors
 /// When a publish is refused, or the stream then holds another number of messages.
-pub async fn preload(context: &Context, count: u64, companies: u64) -> Result<(), Error> {
-    let mut maker = Maker::new(companies);
+pub async fn preload(context: &Context, count: u64, shape: Shape) -> Result<(), Error> {
+    let mut maker = Maker::new(shape);
     let mut open: std::collections::VecDeque<PublishAckFuture> = std::collections::VecDeque::new();
     for number in 0..count {
         let (subject, body) = maker.make(Mark { number, due_ns: 0 });
@@ -155,10 +155,14 @@ impl Checker {
 /// When the stream cannot be read to its end within ten seconds of silence.
 pub async fn verify(context: &Context, count: u64, companies: u64) -> Result<Findings, Error> {
     let stream = context.get_stream(OUTPUT_STREAM).await?;
-    let held = stream.cached_info().state.messages;
+    let state = &stream.cached_info().state;
+    let held = state.messages;
+    // What is asked for at once must fit into what the server holds for a client (64 MiB), or it cuts us off.
+    let size = usize::try_from(state.bytes / held.max(1)).unwrap_or(usize::MAX);
+    let batch = ((16 << 20) / size.max(1)).clamp(1, 4000);
     let config = pull::Config { ack_policy: AckPolicy::None, ..pull::Config::default() };
     let consumer = stream.create_consumer(config).await?;
-    let mut messages = consumer.stream().max_messages_per_batch(4000).messages().await?;
+    let mut messages = consumer.stream().max_messages_per_batch(batch).messages().await?;
     let mut checker = Checker::new(count, companies);
     for at in 0..held {
         let next = tokio::time::timeout(Duration::from_secs(10), messages.next()).await;

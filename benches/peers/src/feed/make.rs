@@ -33,19 +33,32 @@ fn after(payload: &[u8], name: &[u8]) -> Option<u64> {
     std::str::from_utf8(&payload[at..at + digits]).ok()?.parse().ok()
 }
 
+/// What events are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Companies the events are spread over, in turn.
+    pub companies: u64,
+    /// Bytes added to the text of a message, which stands in an event twice, beside some 900 of all else.
+    pub padding: usize,
+}
+
 /// Makes events into buffers it keeps.
 pub struct Maker {
     companies: u64,
+    text: String,
     subject: String,
     body: String,
 }
 
 impl Maker {
-    /// `companies` is at least 1.
+    /// No companies are taken for one.
     #[must_use]
-    pub fn new(companies: u64) -> Self {
+    pub fn new(shape: Shape) -> Self {
+        let greeting = "Selamat pagi, pesanan saya kapan dikirim ya? Terima kasih \u{1F64F}";
+        let padding = "lorem ipsum dolor sit amet ".chars().cycle().take(shape.padding);
         Self {
-            companies: companies.max(1),
+            companies: shape.companies.max(1),
+            text: greeting.chars().chain(padding).collect(),
             subject: String::new(),
             body: String::with_capacity(1200),
         }
@@ -66,7 +79,7 @@ impl Maker {
         let (lsn, idx) = (5_368_722_184 + turn / 4 * 64, turn % 4);
         self.subject.clear();
         self.body.clear();
-        let text = "Selamat pagi, pesanan saya kapan dikirim ya? Terima kasih \u{1F64F}";
+        let text = &self.text;
         // Writing to a String cannot fail.
         let _ = write!(self.subject, "cdc.Company{company:02}.messages");
         let _ = write!(
@@ -84,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_made_event_is_forwarded_and_its_mark_found_again() {
-        let mut maker = Maker::new(8);
+        let mut maker = Maker::new(Shape { companies: 8, padding: 0 });
         let mark = Mark { number: 4711, due_ns: 99 };
         let (subject, body) = maker.make(mark);
         assert!((900..1500).contains(&body.len()), "{} bytes", body.len());
@@ -94,11 +107,14 @@ mod tests {
         };
         assert_eq!(Mark::find(&out.payload), Some(mark));
         assert_eq!(Mark::find(b"{}"), None);
+        let mut long = Maker::new(Shape { companies: 8, padding: 100_000 });
+        assert!(long.make(mark).1.len() > 200_000);
+        assert_eq!(Mark::find(long.make(mark).1.as_bytes()), Some(mark));
     }
 
     #[test]
     fn identities_never_repeat() {
-        let mut maker = Maker::new(3);
+        let mut maker = Maker::new(Shape { companies: 3, padding: 0 });
         let mut seen = std::collections::HashSet::new();
         for number in 0..1000 {
             let (subject, body) = maker.make(Mark { number, due_ns: 0 });

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{
     drain::{Checker, Findings},
-    make::{Maker, Mark},
+    make::{Maker, Mark, Shape},
 };
 use crate::bus::{Error, OUTPUT_SUBJECTS};
 
@@ -22,8 +22,8 @@ use crate::bus::{Error, OUTPUT_SUBJECTS};
 pub struct Pace {
     /// Events a second, over all companies.
     pub rate: u64,
-    /// Companies, taken in turn.
-    pub companies: u64,
+    /// What is sent.
+    pub shape: Shape,
     /// Part at the start that is sent and checked, but not timed.
     pub warmup: Duration,
     /// Part that is timed.
@@ -71,7 +71,7 @@ pub async fn paced(context: &Context, pace: Pace) -> Result<Latency, Error> {
         move || send(&client, pace, started)
     });
     let mut latency = Histogram::<u64>::new(3)?;
-    let mut checker = Checker::new(pace.count(), pace.companies);
+    let mut checker = Checker::new(pace.count(), pace.shape.companies);
     let warmup_ns = pace.warmup.as_nanos() as u64;
     while !checker.complete() {
         let next = tokio::time::timeout(Duration::from_secs(10), outputs.next()).await;
@@ -108,7 +108,7 @@ fn send(
     pace: Pace,
     started: Instant,
 ) -> Result<Histogram<u64>, Error> {
-    let mut maker = Maker::new(pace.companies);
+    let mut maker = Maker::new(pace.shape);
     let mut late = Histogram::<u64>::new(3)?;
     for number in 0..pace.count() {
         let due = pace.due(number);

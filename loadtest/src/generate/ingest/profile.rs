@@ -101,7 +101,7 @@ impl Profile {
             within(&format!("the share of {}", fault.name()), *share, 1.0)?;
         }
         within("the sum of all faults", self.faults.values().sum(), 1.0)?;
-        within("text_median", self.text_median, 6_000.0)?;
+        within("text_median", self.text_median, 250_000.0)?;
         within("text_sigma", self.text_sigma, 5.0)?;
         // Times are counted in microseconds; the bound is the year 5138.
         within("epoch_s", self.epoch_s as f64, 1e11)?;
