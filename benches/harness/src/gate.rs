@@ -47,6 +47,9 @@ pub(crate) struct Options {
     /// The committed figures and bounds.
     #[arg(long, default_value = "benches/baseline.toml")]
     baseline: PathBuf,
+    /// The binaries are built already: of `calls` and `ratios`.
+    #[arg(long)]
+    no_build: bool,
 }
 
 fn reason(text: &str) -> Result<String, String> {
@@ -72,7 +75,7 @@ fn gate(args: &Args, options: &Options) -> Result<bool, BenchError> {
     for part in &options.only {
         eprintln!("gate: {} ...", part.name());
         let start = Instant::now();
-        match measure(args, *part) {
+        match measure(args, options, *part) {
             Ok(found) => rows.extend(judge(&baseline, &found)),
             Err(error) => rows.push(Row::broken(*part, &error.to_string())),
         }
@@ -84,7 +87,8 @@ fn gate(args: &Args, options: &Options) -> Result<bool, BenchError> {
 }
 
 /// Builds what a part needs, and measures it.
-fn measure(args: &Args, part: Part) -> Result<Found, BenchError> {
+fn measure(args: &Args, options: &Options, part: Part) -> Result<Found, BenchError> {
+    let build = |words: &[&str]| if options.no_build { Ok(()) } else { cargo(words) };
     match part {
         Part::Instructions => {
             let cases = micro::run(Ask::Instructions, Build::ALL)?;
@@ -96,12 +100,12 @@ fn measure(args: &Args, part: Part) -> Result<Found, BenchError> {
             Ok(Found::Allocations(micro::figures(&cases, |case| case.allocations)))
         }
         Part::Calls => {
-            cargo(&["build", "--release", "-p", "daisi"])?;
+            build(&["build", "--release", "-p", "daisi"])?;
             Ok(Found::Calls(calls::measure(calls::Traced { daisi: &args.daisi, slow: None })?))
         }
         Part::Ratios => {
-            cargo(&["build", "--release", "-p", "daisi", "-p", "daisi-relay"])?;
-            cargo(&["build", "--release", "--manifest-path", "benches/peers/Cargo.toml"])?;
+            build(&["build", "--release", "-p", "daisi", "-p", "daisi-relay"])?;
+            build(&["build", "--release", "--manifest-path", "benches/peers/Cargo.toml"])?;
             ratios(args).map(Found::Ratios)
         }
     }
@@ -143,7 +147,7 @@ fn accept(args: &Args, options: &Options, reason: &str) -> Result<(), BenchError
     let mut baseline = Baseline::load(&options.baseline)?;
     for part in &options.only {
         eprintln!("gate-accept: {} ...", part.name());
-        take(&mut baseline, measure(args, *part)?);
+        take(&mut baseline, measure(args, options, *part)?);
     }
     baseline.history.push(Accepted {
         date: said("date", &["-u", "+%Y-%m-%d"])?,

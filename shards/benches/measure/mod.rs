@@ -2,12 +2,11 @@
 //! instructions per event, counted by valgrind. Only what runs inside [`section`] is measured, so a case
 //! may prepare its input between. Invariant: the counting allocator changes no result, only counts.
 //!
-//! `cargo bench -p daisi-shards --bench <name> [-- [--json] [--counts|--instructions]]`: `--json` is a line of
-//! JSON a case, for the gate; `--counts` takes allocations alone, over a fixed number of rounds, so that the
-//! figure is the same in every run.
+//! `--json` is a line of JSON a case, for the gate; `--counts` takes allocations alone, over a fixed number of
+//! rounds, so that the figure is the same in every run.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -68,12 +67,23 @@ fn measured_section<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// What is asked of the cases.
+/// A bench's name, and what runs its cases.
+pub(crate) type Bench = (&'static str, fn(&Ask));
+
+/// What is asked of the cases of a bench.
+pub(crate) struct Ask {
+    bench: &'static str,
+    how: How,
+    is_json: bool,
+}
+
 #[derive(Clone, Copy, PartialEq)]
-enum Ask {
+enum How {
     Time,
     Counts,
     Instructions,
+    /// The case of this number, for whoever watches from outside.
+    Only(usize),
 }
 
 /// What was found of a case, each per event.
@@ -84,38 +94,90 @@ struct Figures {
     instructions: Option<f64>,
 }
 
-/// Runs all cases, in the way the command line asks for.
-pub(crate) fn run(mut cases: Vec<Case<'_>>) {
-    let (mut ask, mut is_json) = (Ask::Time, false);
+/// Runs the benches that the command line names, or all, in the way it asks for.
+pub(crate) fn main(benches: &[Bench]) {
+    let (mut how, mut is_json, mut names) = (How::Time, false, Vec::new());
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--json" => is_json = true,
-            "--counts" => ask = Ask::Counts,
-            "--instructions" => ask = Ask::Instructions,
+            "--counts" => how = How::Counts,
+            "--instructions" => how = How::Instructions,
             "--only-run" => {
-                let place: usize = args.next().and_then(|text| text.parse().ok()).unwrap_or(0);
-                return (0..ROUNDS_COUNTED).for_each(|_| (cases[place].round)());
+                let place = args.next().and_then(|text| text.parse().ok());
+                how = How::Only(place.unwrap_or_else(|| refuse("--only-run without a number")));
             }
-            other => {
-                eprintln!("unknown argument {other}; there are --json, --counts, --instructions");
-                std::process::exit(2);
+            name if benches.iter().any(|bench| bench.0 == name) => names.push(arg),
+            other => refuse(&format!(
+                "unknown argument {other}; there are {} and --json, --counts, --instructions",
+                benches.iter().map(|bench| bench.0).collect::<Vec<_>>().join(", ")
+            )),
+        }
+    }
+    for (bench, run) in benches {
+        if names.is_empty() || names.iter().any(|name| name == bench) {
+            run(&Ask { bench, how, is_json });
+        }
+    }
+}
+
+fn refuse(why: &str) -> ! {
+    eprintln!("{why}");
+    std::process::exit(2)
+}
+
+impl Ask {
+    /// Runs the cases.
+    pub(crate) fn run(&self, mut cases: Vec<Case<'_>>) {
+        match self.how {
+            How::Only(place) => {
+                (0..ROUNDS_COUNTED).for_each(|_| (cases[place].round)());
+            }
+            How::Time => cases.iter_mut().for_each(|case| self.print(case.name, &time(case))),
+            How::Counts => cases.iter_mut().for_each(|case| self.print(case.name, &counts(case))),
+            How::Instructions => self.instructions(&cases),
+        }
+    }
+
+    /// This very program once more for each case, under valgrind, as many at a time as there are cores: what
+    /// is counted does not depend on who else runs.
+    fn instructions(&self, cases: &[Case<'_>]) {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let places: Vec<usize> = (0..cases.len()).collect();
+        for some in places.chunks(cores) {
+            let started: Vec<_> = some.iter().map(|place| valgrind(self.bench, *place)).collect();
+            for (place, child) in some.iter().zip(started) {
+                let case = &cases[*place];
+                match child.and_then(|child| counted(child, case)) {
+                    Ok(figures) => self.print(case.name, &figures),
+                    Err(why) => {
+                        eprintln!("{}: instructions NOT COUNTED: {why}", case.name);
+                        std::process::exit(1);
+                    }
+                }
             }
         }
     }
-    for (place, case) in (0..).zip(&mut cases) {
-        let figures = match ask {
-            Ask::Time => Ok(time(case)),
-            Ask::Counts => Ok(counts(case)),
-            Ask::Instructions => instructions(place, case),
-        };
-        match figures {
-            Ok(figures) if is_json => print_json(case.name, &figures),
-            Ok(figures) => print_text(case.name, &figures),
-            Err(why) => {
-                eprintln!("{}: instructions NOT COUNTED: {why}", case.name);
-                std::process::exit(1);
-            }
+
+    // No name here needs escaping.
+    fn print(&self, name: &str, figures: &Figures) {
+        let parts = [
+            ("ns", figures.ns),
+            ("allocations", figures.allocations),
+            ("instructions", figures.instructions),
+        ];
+        let parts = parts.into_iter().filter_map(|(of, value)| Some((of, value?)));
+        if self.is_json {
+            let fields = parts.map(|(of, value)| format!(r#","{of}":{value}"#));
+            let fields: String = fields.collect();
+            println!(r#"{{"bench":"{}","case":"{name}"{fields}}}"#, self.bench);
+        } else {
+            let words = parts.map(|(of, value)| match of {
+                "ns" => format!("{value:.1} ns/event"),
+                "allocations" => format!("{value:.4} allocations/event"),
+                _ => format!("{value:.0} {of}/event"),
+            });
+            println!("{name}: {}", words.collect::<Vec<_>>().join(", "));
         }
     }
 }
@@ -145,44 +207,25 @@ fn counts(case: &mut Case<'_>) -> Figures {
     Figures { allocations, ..Figures::default() }
 }
 
-// This very program once more, for one case, under valgrind.
-fn instructions(place: usize, case: &Case<'_>) -> Result<Figures, String> {
+fn valgrind(bench: &str, place: usize) -> Result<Child, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let output = Command::new("valgrind")
+    let mut valgrind = Command::new("valgrind");
+    valgrind
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"])
         .arg("--toggle-collect=*measured_section*")
         .arg(program)
-        .args(["--only-run", &place.to_string()])
-        .output()
-        .map_err(|error| format!("no valgrind: {error}"))?;
+        .args([bench, "--only-run", &place.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    valgrind.spawn().map_err(|error| format!("no valgrind: {error}"))
+}
+
+fn counted(child: Child, case: &Case<'_>) -> Result<Figures, String> {
+    let output = child.wait_with_output().map_err(|error| error.to_string())?;
     let text = String::from_utf8_lossy(&output.stderr);
     let count = collected(&text).filter(|_| output.status.success()).ok_or(text.as_ref())?;
     let each = count as f64 / (u64::from(ROUNDS_COUNTED) * case.events) as f64;
     Ok(Figures { instructions: Some(each), ..Figures::default() })
-}
-
-fn print_text(name: &str, figures: &Figures) {
-    let parts = [
-        figures.ns.map(|ns| format!("{ns:.1} ns/event")),
-        figures.allocations.map(|count| format!("{count:.4} allocations/event")),
-        figures.instructions.map(|count| format!("{count:.0} instructions/event")),
-    ];
-    println!("{name}: {}", parts.into_iter().flatten().collect::<Vec<_>>().join(", "));
-}
-
-// The bench's name is that of its program without cargo's hash. No name here needs escaping.
-fn print_json(name: &str, figures: &Figures) {
-    let program = std::env::current_exe().unwrap_or_default();
-    let stem = program.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-    let bench = stem.rsplit_once('-').map_or(stem, |(bench, _)| bench);
-    let parts = [
-        ("ns", figures.ns),
-        ("allocations", figures.allocations),
-        ("instructions", figures.instructions),
-    ];
-    let parts =
-        parts.into_iter().filter_map(|(key, value)| Some(format!(r#","{key}":{}"#, value?)));
-    println!(r#"{{"bench":"{bench}","case":"{name}"{}}}"#, parts.collect::<String>());
 }
 
 // `==7== Collected : 123`

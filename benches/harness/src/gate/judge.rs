@@ -115,7 +115,10 @@ fn instructions(baseline: &Baseline, toolchain: &Toolchain, figures: &Figures) -
 
 fn allocations(baseline: &Baseline, figures: &Figures) -> Vec<Row> {
     by_case(Part::Allocations, &baseline.allocations, figures, |case, was, now| {
-        let own = baseline.allocations_max.iter().find(|bound| bound.case == case);
+        let own = baseline
+            .allocations_max
+            .iter()
+            .find(|bound| bound.cases.iter().any(|name| name == case));
         let max = own.map_or(was + baseline.tolerance.allocations, |bound| bound.max);
         let verdict = match now {
             now if now > max => {

@@ -20,9 +20,9 @@ fn baseline() -> Baseline {
         why: "a test".to_owned(),
     };
     let max = |case: &str, max| AllocationsMax {
-        case: case.to_owned(),
         max,
         why: "two per receive".to_owned(),
+        cases: vec![case.to_owned()],
     };
     Baseline {
         tolerance: Tolerance {

@@ -2,12 +2,9 @@
 //! statement as PostgreSQL takes them, bound from the columns of a batch of a hundred rows.
 #![expect(clippy::expect_used, reason = "the samples are part of this file's build")]
 
-mod events;
-mod measure;
-
+use crate::events::{self, Events};
+use crate::measure::{Ask, Case, section};
 use bytes::BytesMut;
-use events::{Events, MESSAGE};
-use measure::{Case, section};
 use shards::domain::ingest::Catalog;
 use shards::domain::ingest::batch::{Batch, Hints, Settings};
 use shards::edge::pg::param::params;
@@ -25,9 +22,10 @@ const INBOX: &[u8] = b"_INBOX.AbCdEfGhIjKlMnOpQrStUv";
 const HEADER: &[u8] = b"NATS/1.0\r\nNats-Msg-Id: 5368722184:0:messages:88231:2025-06-01\r\n\
     Daisi-Company: CompanyAAA01\r\nDaisi-Table: messages\r\nDaisi-Action: insert\r\n\r\n";
 
-fn main() {
+/// Runs its cases.
+pub(crate) fn run(ask: &Ask) {
     let catalog = Catalog::load(&[]).expect("our schemas compile");
-    let events = Events::of("v1.messages.upsert", MESSAGE, ROWS, 1).decoded(&catalog);
+    let events = Events::of("v1.messages.upsert", &events::plain(), ROWS, 1).decoded(&catalog);
     let (mut batch, mut hints) = (Batch::new(Settings::default(), (1, 2)), Hints::new(ROWS));
     batch.open(1_748_772_000_000_000_000);
     events.iter().for_each(|event| batch.add(&event.item(), &mut hints).expect("it fits"));
@@ -40,7 +38,7 @@ fn main() {
     println!("encode: {} B, result hash {:016x}", out.len(), hasher.finish());
     let mut outs = [(); 3].map(|()| BytesMut::with_capacity(1 << 20));
     let [published, acked, bound] = &mut outs;
-    measure::run(vec![
+    ask.run(vec![
         case("encode: publish of 900 bytes with headers", EVENTS, || {
             published.clear();
             (0..EVENTS).for_each(|_| publish(published));

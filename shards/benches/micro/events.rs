@@ -8,6 +8,12 @@ use shards::domain::ingest::{Body, Catalog, Event, Position};
 pub(crate) const MESSAGE: &str =
     include_str!("../../../schemas/wa_events_stream/messages.upsert.v1/valid/sample.json");
 
+/// The sample as most messages are: no campaign, and a phone number without symbols.
+pub(crate) fn plain() -> String {
+    let text = MESSAGE.replace("+62 811-00022", "6281100022");
+    text.replace("\"is_campaign\": true", "\"is_campaign\": false")
+}
+
 /// Subjects and payloads.
 pub(crate) struct Events {
     subjects: Vec<String>,
