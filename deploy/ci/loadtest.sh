@@ -58,7 +58,7 @@ for setting in ${SETTINGS:-}; do settings+=(--set "$setting"); done
 # One run of a build on private servers of its own; results go to $2.
 measure() {
     if [ -n "${TRACE:-}" ]; then
-        "$loadtest" replay "$TRACE" --speed "${SPEED:-1x}" --salt "$2" --daisi "$1" "${settings[@]}" --out "$2" --quiet
+        "$loadtest" replay "$TRACE" --speed "${SPEED:-1x}" --salt ci --daisi "$1" "${settings[@]}" --out "$2" --quiet
     else
         "$loadtest" run --profile "${PROFILE:-steady}" --seconds "${SECONDS_:-30}" --seed 1 \
             --daisi "$1" "${settings[@]}" --out "$2" --quiet
@@ -69,7 +69,7 @@ base=$(binary_of "$1" base) || die "no binary in $1"
 new=$(binary_of "$2" new) || die "no binary in $2"
 for binary in "$base" "$new"; do [ -x "$binary" ] || die "$binary is no program"; done
 
-bases= news= is_clean=true
+bases="" news="" is_clean=true
 for ((round = 1; round <= rounds; round++)); do
     for side in base new; do
         echo "loadtest.sh: round $round of $rounds, $side" >&2

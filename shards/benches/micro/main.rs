@@ -10,6 +10,7 @@ mod encode;
 mod events;
 mod ingest_batch;
 mod ingest_decode;
+mod ingest_pipeline;
 #[path = "../measure/mod.rs"]
 mod measure;
 mod pipeline;
@@ -18,7 +19,7 @@ mod script;
 
 use measure::Bench;
 
-const BENCHES: [Bench; 7] = [
+const BENCHES: [Bench; 8] = [
     ("decode", decode::run),
     ("cdc", cdc::run),
     ("dedup", dedup::run),
@@ -26,6 +27,7 @@ const BENCHES: [Bench; 7] = [
     ("pipeline", pipeline::run),
     ("ingest_decode", ingest_decode::run),
     ("ingest_batch", ingest_batch::run),
+    ("ingest_pipeline", ingest_pipeline::run),
 ];
 
 fn main() {
