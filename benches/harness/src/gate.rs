@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args, action: &Action) -> Result<bool, BenchError> {
     match action {
         Action::Gate(options) => gate(args, options),
         Action::GateAccept { reason, options } => accept(args, options, reason).map(|()| true),
-        Action::GateTest(options) => proof::run(args, &options.only),
+        Action::GateTest(options) => proof::run(args, options),
     }
 }
 
@@ -172,11 +172,8 @@ fn take(baseline: &mut Baseline, found: Found) {
         }
         Found::Allocations(figures) => baseline.allocations = trimmed(round(figures, 1e-4)),
         Found::Calls(runs) => {
-            let kept = |calls: Figures| calls.into_iter().filter(|(_, count)| *count >= 1e-3);
-            let runs = runs.into_iter();
-            baseline.calls = runs
-                .map(|(run, calls)| (run, trimmed(round(kept(calls).collect(), 1e-4))))
-                .collect();
+            let rounded = |(run, calls)| (run, trimmed(round(calls, 1e-4)));
+            baseline.calls = runs.into_iter().map(rounded).collect();
         }
         Found::Ratios(figures) => {
             for (name, value) in figures {

@@ -36,6 +36,8 @@ const HOLD: &str = "inject=io_uring_enter:delay_exit=5000";
 /// For everything that is waited for.
 const PATIENCE: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(20);
+/// Calls per event that are not worth a line: what is called a few times by starting and ending.
+const DUST: f64 = 1e-3;
 const SOURCE: &str = "cdc_events_stream";
 const OUTPUT: &str = "wa_stream";
 
@@ -149,7 +151,8 @@ impl Run {
             ));
         }
         let each = |(name, count)| (name, count as f64 / events as f64);
-        let calls: Figures = calls.into_iter().map(each).collect();
+        let mut calls: Figures = calls.into_iter().map(each).collect();
+        calls.retain(|_, count| *count >= DUST);
         tell(what, &calls);
         Ok(calls)
     }

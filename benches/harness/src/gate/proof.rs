@@ -3,10 +3,13 @@
 //! pass. Figures are compared with an ordinary build of the same minute, not with the committed ones, so that
 //! this holds on every machine.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use super::{
-    Found, Part,
+    Found, Options, Part,
     baseline::{Baseline, Figures},
     calls, cargo,
     judge::{Verdict, judge},
@@ -31,11 +34,11 @@ enum Expect<'a> {
 }
 
 /// Runs the proofs of the parts; true if all hold.
-pub(crate) fn run(args: &Args, parts: &[Part]) -> Result<bool, BenchError> {
+pub(crate) fn run(args: &Args, options: &Options) -> Result<bool, BenchError> {
     let committed: Baseline = toml::from_str(include_str!("../../../baseline.toml"))
         .map_err(|error| BenchError::unreadable("the baseline", &error))?;
-    let mut proof = Proof { args, committed, fine: true };
-    for part in parts {
+    let mut proof = Proof { args, no_build: options.no_build, committed, fine: true };
+    for part in &options.only {
         match part {
             Part::Instructions | Part::Allocations => proof.micro(*part)?,
             Part::Calls => proof.calls()?,
@@ -48,6 +51,7 @@ pub(crate) fn run(args: &Args, parts: &[Part]) -> Result<bool, BenchError> {
 
 struct Proof<'a> {
     args: &'a Args,
+    no_build: bool,
     committed: Baseline,
     fine: bool,
 }
@@ -97,8 +101,8 @@ impl Proof<'_> {
 
     fn ratios(&mut self) -> Result<(), BenchError> {
         let (daisi, slow) = self.both_builds()?;
-        cargo(&["build", "--release", "-p", "daisi-relay"])?;
-        cargo(&["build", "--release", "--manifest-path", "benches/peers/Cargo.toml"])?;
+        self.build(&["build", "--release", "-p", "daisi-relay"])?;
+        self.build(&["build", "--release", "--manifest-path", "benches/peers/Cargo.toml"])?;
         let mut baseline = self.committed.clone();
         baseline.ratio.retain(|bound| bound.name == RATIO);
         self.note(baseline.ratio.len() == 1, "the baseline has the bound that is to be broken");
@@ -121,13 +125,19 @@ impl Proof<'_> {
         Ok(())
     }
 
-    /// Paths of an ordinary release build and of a slow one beside it.
-    fn both_builds(&self) -> Result<(std::path::PathBuf, std::path::PathBuf), BenchError> {
+    /// Paths of an ordinary release build, and of a slow one beside it.
+    fn both_builds(&self) -> Result<(PathBuf, PathBuf), BenchError> {
         let (daisi, slow) = (self.args.daisi.clone(), self.args.daisi.with_file_name("daisi-slow"));
-        cargo(&["build", "--release", "-p", "daisi", "--features", "slow"])?;
-        fs::copy(&daisi, &slow).map_err(BenchError::io("copy the slow build"))?;
-        cargo(&["build", "--release", "-p", "daisi"])?;
+        self.build(&["build", "--release", "-p", "daisi", "--features", "slow"])?;
+        if !self.no_build {
+            fs::copy(&daisi, &slow).map_err(BenchError::io("copy the slow build"))?;
+        }
+        self.build(&["build", "--release", "-p", "daisi"])?;
         Ok((daisi, slow))
+    }
+
+    fn build(&self, words: &[&str]) -> Result<(), BenchError> {
+        if self.no_build { Ok(()) } else { cargo(words) }
     }
 
     fn baseline_of(&self, found: Found) -> Baseline {
