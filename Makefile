@@ -14,6 +14,13 @@ SEEDS ?= 5000
 TIME ?= 60
 # Arguments of the measuring harness, as BENCH="--rounds 3 --only cdc-peer,daisi".
 BENCH ?=
+# Arguments of the gate, as GATE="--only instructions,allocations", and the reason of `make gate-accept`.
+GATE ?=
+export REASON ?=
+# Profile that the gate itself is built with; what it measures is always optimised.
+GATE_PROFILE ?= release
+GATE_RUN = cargo run -q --profile $(GATE_PROFILE) -p daisi-bench -- --daisi $(TARGET)/release/daisi \
+	--relay $(TARGET)/release/daisi-relay --peers $(PEERS)/release
 NATS_NEWER_VERSION ?= v2.12.1
 NATS_NEWER := $(CURDIR)/.daisi/bin/nats-server
 
@@ -79,14 +86,27 @@ fuzz: cpu ## Every fuzz target for TIME=60 seconds; needs a nightly compiler
 		cargo +nightly fuzz run "$$target" -- -max_total_time=$(TIME) -timeout=10; done
 
 .PHONY: bench
-bench: build ## Measure both jobs, daisi beside its peers in one run; BENCH= takes arguments (benches/README.md)
+bench: build ## Parts alone, then both jobs beside their peers, as one table; BENCH= takes arguments (benches/README.md)
 	cargo build --release -p daisi-bench -p daisi-relay
 	cargo build --release --manifest-path benches/peers/Cargo.toml
-	$(TARGET)/release/bench --daisi $(TARGET)/release/daisi --relay $(TARGET)/release/daisi-relay --peers $(PEERS)/release $(BENCH)
+	$(TARGET)/release/bench --daisi $(TARGET)/release/daisi --relay $(TARGET)/release/daisi-relay --peers $(PEERS)/release --micro $(BENCH)
 
 .PHONY: bench-micro
-bench-micro: cpu ## Time and allocations an event of transform, decoders and dedup, each alone
-	cargo bench -p daisi-shards --no-default-features --bench '*'
+bench-micro: cpu ## Time and allocations an event of each part alone
+	cargo bench -p daisi-shards --bench micro
+
+.PHONY: gate
+gate: setup cpu ## Fail if something costs more than benches/baseline.toml says; GATE="--only instructions" for a part
+	@$(GATE_RUN) gate $(GATE)
+
+.PHONY: gate-accept
+gate-accept: setup cpu ## Write what is measured now into the baseline: REASON="why it costs more"
+	@[ -n "$$REASON" ] || { echo 'gate-accept: say why: make gate-accept REASON="..."'; exit 2; }
+	@$(GATE_RUN) gate-accept --reason "$$REASON" $(GATE)
+
+.PHONY: gate-test
+gate-test: setup cpu ## Prove that the gate fails builds that are slow on purpose; GATE="--only calls" for a part
+	@$(GATE_RUN) gate-test $(GATE)
 
 .PHONY: deny
 deny: ## Licences, advisories, duplicates, sources (deny.toml); installs cargo-deny when missing

@@ -38,27 +38,28 @@ const VOCABULARY_NEVER: &[&str] =
 const LAYERS: [Layer; 6] = [
     Layer {
         name: "vocabulary",
-        modules: &["clock", "columns", "fault", "id", "metrics", "sabotage"],
-        may_use: &["clock", "columns", "fault", "id", "metrics", "sabotage"],
+        modules: &["clock", "columns", "fault", "id", "metrics", "sabotage", "slow"],
+        may_use: &["clock", "columns", "fault", "id", "metrics", "sabotage", "slow"],
         never: VOCABULARY_NEVER,
     },
     Layer {
         name: "wire",
         modules: &["wire"],
-        may_use: &["clock", "columns", "fault", "id", "metrics", "sabotage", "wire"],
+        may_use: &["clock", "columns", "fault", "id", "metrics", "sabotage", "slow", "wire"],
         never: OUTSIDE,
     },
     Layer {
         name: "domain",
         modules: &["domain"],
-        may_use: &["clock", "columns", "fault", "id", "metrics", "sabotage", "domain"],
+        may_use: &["clock", "columns", "fault", "id", "metrics", "sabotage", "slow", "domain"],
         never: OUTSIDE,
     },
     Layer {
         name: "pipeline",
         modules: &["pipeline"],
         may_use: &[
-            "clock", "columns", "fault", "id", "metrics", "sabotage", "wire", "domain", "pipeline",
+            "clock", "columns", "fault", "id", "metrics", "sabotage", "slow", "wire", "domain",
+            "pipeline",
         ],
         never: OUTSIDE,
     },
@@ -66,7 +67,8 @@ const LAYERS: [Layer; 6] = [
         name: "edge",
         modules: &["edge"],
         may_use: &[
-            "clock", "columns", "fault", "id", "metrics", "sabotage", "wire", "pipeline", "edge",
+            "clock", "columns", "fault", "id", "metrics", "sabotage", "slow", "wire", "pipeline",
+            "edge",
         ],
         never: &["tokio", "tracing_subscriber"],
     },
@@ -74,8 +76,8 @@ const LAYERS: [Layer; 6] = [
         name: "shard",
         modules: &["shard", "pool"],
         may_use: &[
-            "clock", "columns", "fault", "id", "metrics", "sabotage", "wire", "pipeline", "edge",
-            "shard", "pool",
+            "clock", "columns", "fault", "id", "metrics", "sabotage", "slow", "wire", "pipeline",
+            "edge", "shard", "pool",
         ],
         never: &["tokio", "tracing_subscriber"],
     },

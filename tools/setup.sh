@@ -19,6 +19,8 @@ need() { packages+=("$1"); }
 { have cc && have make; } || need build-essential
 have git || need git
 have setpriv || need util-linux
+have valgrind || need valgrind
+have strace || need strace
 have_server nats-server || need nats-server
 have_server redis-server || need redis-server
 { have_server initdb && have_server postgres; } || need postgresql
@@ -43,6 +45,7 @@ setup: missing here: ${packages[*]} (names of Debian packages)
 Install, by whatever means this system has:
   - a C compiler and make             (glommio, mimalloc and ring compile a little C)
   - git, and setpriv from util-linux
+  - valgrind and strace               (make gate counts instructions and system calls)
   - nats-server 2.9 or newer          https://github.com/nats-io/nats-server/releases
   - redis-server 7.0 or newer
   - PostgreSQL: initdb and postgres

@@ -13,6 +13,8 @@ pub mod metrics;
 pub mod pipeline;
 #[cfg(feature = "sabotage")]
 pub mod sabotage;
+#[cfg(feature = "slow")]
+pub mod slow;
 pub mod wire;
 
 #[cfg(feature = "runtime")]

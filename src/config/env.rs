@@ -143,6 +143,7 @@ pub const LEGACY_PREFIX: &str = "DAISI_CDC_";
 pub const RESERVED: &[&str] = &[
     "DAISI_CONFIG",
     "DAISI_FAULT",
+    "DAISI_SLOW",
     "DAISI_BLESS",
     "DAISI_SEED",
     "DAISI_NATS_SERVER",

@@ -96,6 +96,12 @@ impl Contender {
         self.command.join(" ")
     }
 
+    /// The same with words before its command, which run it.
+    pub(crate) fn behind(mut self, words: &[&str]) -> Self {
+        self.command.splice(..0, words.iter().map(|&word| word.to_owned()));
+        self
+    }
+
     /// Starts it.
     pub(crate) fn start(&self) -> Result<Process, BenchError> {
         Ok(Process::spawn(&self.name, &self.command, Stdio::null())?)

@@ -6,16 +6,14 @@ pub(crate) mod bed;
 mod report;
 pub(crate) mod turn;
 
-use std::fs;
-
-use crate::{Args, contender, contender::Contender, contender::Role, error::BenchError};
+use crate::{Args, Measured, contender, contender::Contender, contender::Role, error::BenchError};
 use bed::Bed;
 use loadtest::host;
 use report::Record;
 use turn::Load;
 
-/// Measures the job and keeps the result: is it sound, and was every target met?
-pub(crate) fn run(args: &Args) -> Result<(bool, bool), BenchError> {
+/// Measures the job and keeps the result.
+pub(crate) fn run(args: &Args) -> Result<Measured, BenchError> {
     let bed = Bed::start(args)?;
     let contenders = contenders(args, &bed, args.ingest_events)?;
     let single = contenders_single(args, &bed)?;
@@ -55,10 +53,13 @@ pub(crate) fn run(args: &Args) -> Result<(bool, bool), BenchError> {
             record.paced.push(turn);
         }
     }
-    print!("{}", report::text(&records));
-    keep(args, &bed, &records)?;
-    let is_met = report::outcomes(&records).iter().all(report::Outcome::is_met);
-    Ok((records.iter().all(|record| record.errors.is_empty()), is_met))
+    let kept = keep(args, &bed, &records)?;
+    Ok(Measured {
+        text: format!("{}{kept}", report::text(&records)),
+        is_sound: records.iter().all(|record| record.errors.is_empty()),
+        is_met: report::outcomes(&records).iter().all(report::Outcome::is_met),
+        ratios: report::ratios(&records),
+    })
 }
 
 fn announce(what: &str, round: usize, rounds: usize, name: &str) {
@@ -89,8 +90,7 @@ fn contenders_single(args: &Args, bed: &Bed) -> Result<Option<Contender>, BenchE
     Ok(bare.map(|bare| bare.with(&["--batch", "1", "--seconds", &seconds])))
 }
 
-fn keep(args: &Args, bed: &Bed, records: &[Record]) -> Result<(), BenchError> {
-    let path = args.results.join(format!("ingest-{}.json", host::unix_ms() / 1000));
+fn keep(args: &Args, bed: &Bed, records: &[Record]) -> Result<String, BenchError> {
     let result = serde_json::json!({
         "machine": bed.machine(),
         "events": args.ingest_events,
@@ -100,9 +100,5 @@ fn keep(args: &Args, bed: &Bed, records: &[Record]) -> Result<(), BenchError> {
         "contenders": records,
         "targets": report::outcomes(records),
     });
-    fs::create_dir_all(&args.results)
-        .and_then(|()| fs::write(&path, format!("{result:#}\n")))
-        .map_err(BenchError::io(format!("write {}", path.display())))?;
-    println!("\nkept in {}", path.display());
-    Ok(())
+    crate::keep(args, "ingest", &result)
 }

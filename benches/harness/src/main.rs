@@ -3,12 +3,15 @@
 //! fixed rate). Every turn is checked: each event out exactly once, or the run fails.
 //!
 //! Exit code: 0 sound, and with `--gate` every target met; 1 a turn failed or a target was not met; 2 usage.
+//! `--micro` measures parts alone; `gate` holds a change against the committed baseline (`gate.rs`).
 
 mod contender;
 mod error;
 mod feed;
+mod gate;
 mod ingest;
 mod machine;
+mod micro;
 mod report;
 mod round;
 mod study;
@@ -26,6 +29,7 @@ use crate::{
     contender::Contender,
     error::BenchError,
     feed::Feed,
+    gate::{Action, baseline::Figures},
     machine::Machine,
     report::{Record, Standing},
     round::{Load, Servers},
@@ -42,11 +46,16 @@ enum Job {
 }
 
 /// Measure daisi beside the least that the job takes, and the job as it is ordinarily done.
-#[derive(Parser)]
+#[derive(Clone, Parser)]
 struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
     /// Jobs to measure.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Job::Cdc, Job::Ingest])]
     jobs: Vec<Job>,
+    /// Measure the parts of a shard alone as well, without IO: the small benches, run by cargo.
+    #[arg(long)]
+    micro: bool,
     /// Turns of each contender, for drain and open loop each.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -100,6 +109,21 @@ struct Args {
     /// A second nats-server, for the axis `nats`.
     #[arg(long, env = "DAISI_NATS_SERVER_NEWER")]
     nats_newer: Option<PathBuf>,
+    /// Of a build that is slow on purpose: what the subject wastes.
+    #[arg(skip)]
+    slow: Option<String>,
+}
+
+/// What measuring a job gave.
+struct Measured {
+    /// For people.
+    text: String,
+    /// No turn failed, none lost or doubled an event.
+    is_sound: bool,
+    /// Every target was measured and met.
+    is_met: bool,
+    /// Of the subject to the others, medians of those by round.
+    ratios: Figures,
 }
 
 impl std::fmt::Display for Job {
@@ -123,33 +147,57 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<bool, BenchError> {
+    if let Some(action) = &args.action {
+        return gate::run(args, action);
+    }
     if !args.study.is_empty() {
         return study::run(args, &args.study);
     }
     let mut fine = true;
-    for job in &args.jobs {
-        let (is_sound, is_met) = match job {
-            Job::Cdc => cdc(args)?,
-            Job::Ingest => ingest::run(args)?,
-        };
-        fine &= is_sound && (is_met || !args.gate);
+    let mut text = String::new();
+    let micro = args.micro.then(|| micro::run(args));
+    for measured in micro.into_iter().chain(args.jobs.iter().map(|job| measure(args, *job))) {
+        let measured = measured?;
+        fine &= measured.is_sound && (measured.is_met || !args.gate);
+        text += &measured.text;
     }
+    print!("{text}");
     Ok(fine)
 }
 
-/// The CDC job: is it sound, and was every target met?
-fn cdc(args: &Args) -> Result<(bool, bool), BenchError> {
+/// Measures a job and keeps the result.
+fn measure(args: &Args, job: Job) -> Result<Measured, BenchError> {
+    match job {
+        Job::Cdc => cdc(args),
+        Job::Ingest => ingest::run(args),
+    }
+}
+
+fn cdc(args: &Args) -> Result<Measured, BenchError> {
     let stack = start_servers(NatsOptions::default(), &args.tuned)?;
     let contenders = contenders(args, &stack)?;
     let feed = feed(args, &stack);
     let machine = Machine::look(stack.nats.version()?, stack.redis.version()?);
     let servers = servers(&stack)?;
-    let records = measure(args, &contenders, &feed, servers);
-    print!("{}", report::text(&records));
-    keep(args, &machine, &records)?;
+    let records = turns(args, &contenders, &feed, servers);
+    let result = serde_json::json!({
+        "machine": machine,
+        "events": args.events,
+        "rate": args.rate,
+        "companies": args.companies,
+        "timed_s": args.timed_s,
+        "contenders": records,
+        "targets": report::outcomes(&records),
+    });
+    let kept = keep(args, "cdc", &result)?;
     // A target nobody measured is not met: a gate must not open because a binary is absent.
     let unmet = |outcome: &report::Outcome| outcome.standing != Standing::Met;
-    Ok((report::is_sound(&records), !report::outcomes(&records).iter().any(unmet)))
+    Ok(Measured {
+        text: format!("\ncdc job\n{}{kept}", report::text(&records)),
+        is_sound: report::is_sound(&records),
+        is_met: !report::outcomes(&records).iter().any(unmet),
+        ratios: report::ratios(&records),
+    })
 }
 
 fn feed(args: &Args, stack: &Stack) -> Feed {
@@ -187,7 +235,13 @@ fn contenders(args: &Args, stack: &Stack) -> Result<Vec<Contender>, BenchError> 
         ("relay", args.relay.display().to_string()),
     ];
     let contenders = args.tuned.contenders(contender::load(&text, &places.into())?);
-    contender::there(contenders, &args.only)
+    let there = contender::there(contenders, &args.only)?.into_iter();
+    Ok(match &args.slow {
+        Some(slow) => {
+            there.map(|one| one.behind(&["env", &format!("DAISI_SLOW={slow}")])).collect()
+        }
+        None => there.collect(),
+    })
 }
 
 fn servers(stack: &Stack) -> Result<Servers, BenchError> {
@@ -201,7 +255,7 @@ fn servers(stack: &Stack) -> Result<Servers, BenchError> {
 }
 
 /// All drains first, then all open loops; in both the contenders take turns.
-fn measure(args: &Args, contenders: &[Contender], feed: &Feed, servers: Servers) -> Vec<Record> {
+fn turns(args: &Args, contenders: &[Contender], feed: &Feed, servers: Servers) -> Vec<Record> {
     let load = Load {
         events: args.events.max(2),
         deadline_s: args.deadline_s,
@@ -246,20 +300,11 @@ impl Record {
     }
 }
 
-fn keep(args: &Args, machine: &Machine, records: &[Record]) -> Result<(), BenchError> {
-    let path = args.results.join(format!("cdc-{}.json", host::unix_ms() / 1000));
-    let result = serde_json::json!({
-        "machine": machine,
-        "events": args.events,
-        "rate": args.rate,
-        "companies": args.companies,
-        "timed_s": args.timed_s,
-        "contenders": records,
-        "targets": report::outcomes(records),
-    });
+/// Writes a result to a file of its own; where, in words.
+fn keep(args: &Args, job: &str, result: &serde_json::Value) -> Result<String, BenchError> {
+    let path = args.results.join(format!("{job}-{}.json", loadtest::host::unix_ms() / 1000));
     fs::create_dir_all(&args.results)
         .and_then(|()| fs::write(&path, format!("{result:#}\n")))
         .map_err(BenchError::io(format!("write {}", path.display())))?;
-    println!("\nkept in {}", path.display());
-    Ok(())
+    Ok(format!("kept in {}\n", path.display()))
 }

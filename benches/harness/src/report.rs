@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::{
     contender::Role,
     feed::Findings,
+    gate::baseline::Figures,
     round::{Drain, Paced},
 };
 
@@ -184,6 +185,22 @@ fn ratio(metric: Metric, left: &Record, right: &Record) -> Option<Spread> {
         _ => None,
     });
     Spread::of(ratios)
+}
+
+/// The subject's ratios to bare and peer, by name; medians of those by round.
+pub(crate) fn ratios(records: &[Record]) -> Figures {
+    let find = |role| records.iter().find(|record| record.role == role);
+    let (mut ratios, Some(subject)) = (Figures::new(), find(Role::Subject)) else {
+        return Figures::new();
+    };
+    for metric in Metric::ALL {
+        for (role, word) in [(Role::Bare, "bare"), (Role::Peer, "peer")] {
+            if let Some(spread) = find(role).and_then(|other| ratio(metric, subject, other)) {
+                ratios.insert(format!("cdc: {} vs {word}", metric.label()), spread.median);
+            }
+        }
+    }
+    ratios
 }
 
 /// False if any turn failed, or lost, doubled or invented an event, or the subject broke its order.

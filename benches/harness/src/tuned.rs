@@ -6,7 +6,7 @@ use std::{fs, path::PathBuf};
 use crate::{contender::Contender, contender::Role, error::BenchError};
 
 /// Options of a run that measures settings.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Tuned {
     /// A key of daisi, in every turn; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]

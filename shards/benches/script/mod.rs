@@ -250,7 +250,8 @@ impl Script {
     }
 }
 
-fn answer(subject: &str, body: &[u8]) -> &'static str {
+/// What JetStream's API says: everything is there, and nothing in it.
+pub(crate) fn answer(subject: &str, body: &[u8]) -> &'static str {
     if subject.ends_with("STREAM.NAMES") {
         return match body.windows(2).any(|part| part == b"wa") {
             true => r#"{"streams":["wa_stream"]}"#,
@@ -265,7 +266,7 @@ fn answer(subject: &str, body: &[u8]) -> &'static str {
 }
 
 /// The defaults of the configuration.
-fn settings(window: u32) -> Settings {
+pub(crate) fn settings(window: u32) -> Settings {
     let backoff = (250 * MS, 5 * SEC);
     Settings {
         replica: "host-1234-5f2b8c9d0e1a2".to_owned(),

@@ -6,6 +6,7 @@ use super::turn::{Drain, Paced};
 use crate::{
     contender::{Contender, Role},
     error::BenchError,
+    gate::baseline::Figures,
     report::{Spread, number, put, ratio_text},
 };
 
@@ -89,7 +90,7 @@ impl Figure {
         (Self::Rss, "drain, RSS MiB"),
         (Self::History, "history, rows/s"),
         (Self::HistoryCpu, "history, CPU us/row"),
-        (Self::HistoryPostgres, "its PostgreSQL, us"),
+        (Self::HistoryPostgres, "history, PostgreSQL us"),
         (Self::P50, "paced, P50 us"),
         (Self::P95, "paced, P95 us"),
         (Self::P99, "paced, P99 us"),
@@ -149,6 +150,22 @@ pub(super) fn outcomes(records: &[Record]) -> Vec<Outcome> {
         Outcome { target, value, met }
     };
     TARGETS.into_iter().map(outcome).collect()
+}
+
+/// The subject's ratios to bare and peer, by name; medians of those by round.
+pub(super) fn ratios(records: &[Record]) -> Figures {
+    let find = |role| records.iter().find(|record| record.role == role);
+    let (mut ratios, Some(subject)) = (Figures::new(), find(Role::Subject)) else {
+        return Figures::new();
+    };
+    for (figure, label) in Figure::ALL {
+        for (role, word) in [(Role::Bare, "bare"), (Role::Peer, "peer")] {
+            if let Some(spread) = find(role).and_then(|other| ratio(figure, subject, other)) {
+                ratios.insert(format!("ingest: {label} vs {word}"), spread.median);
+            }
+        }
+    }
+    ratios
 }
 
 /// Of `left` to `right`, over the rounds that both finished.

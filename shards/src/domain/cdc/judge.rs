@@ -62,6 +62,8 @@ impl FilterCause {
 
 /// Decides on one message that came on `subject`.
 pub fn transform<'a>(rules: &CdcRules, subject: &'a [u8], body: &'a [u8]) -> Verdict<'a> {
+    #[cfg(feature = "slow")]
+    crate::slow::event();
     let Some(shape) = SubjectShape::parse(subject) else {
         let reason = Reason::UnknownSubject;
         return reject(Refusal::new(reason, "subject of no configured shape"), None, None);

@@ -226,6 +226,8 @@ impl<'a> Route<'a> {
     where
         'a: 'b,
     {
+        #[cfg(feature = "slow")]
+        crate::slow::event();
         self.entry.rules.judge(self.company, body, self.entry.decoder)
     }
 }

@@ -8,7 +8,7 @@ pub mod exhausted;
 pub mod lane;
 pub mod migrate;
 pub mod months;
-mod param;
+pub mod param;
 mod stream;
 pub mod write;
 

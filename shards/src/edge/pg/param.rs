@@ -15,15 +15,18 @@ const JSONB_VERSION: u8 = 1;
 
 /// One parameter of a call.
 #[derive(Debug)]
-pub(super) enum Param<'a> {
+pub enum Param<'a> {
+    /// A scalar.
     Text(&'a str),
     /// Unix ns.
     Time(u64),
+    /// An array of a value a row.
     Column(&'a Column),
 }
 
 /// The parameters of a call, in order.
-pub(super) fn params<'a>(call: &Call<'a>) -> Vec<Param<'a>> {
+#[must_use]
+pub fn params<'a>(call: &Call<'a>) -> Vec<Param<'a>> {
     let mut params = Vec::with_capacity(3 + call.picks.len());
     params.push(Param::Text(call.scalars.company));
     params.push(Param::Time(call.scalars.now_ns));

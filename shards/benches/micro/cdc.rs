@@ -3,19 +3,18 @@
 //! Beside it: one strict pass of `sonic-rs` over the same body, which is what our cursor replaces.
 #![expect(clippy::expect_used, reason = "the sample is part of this file's build")]
 
-mod measure;
-
+use crate::measure::{Ask, Case, section};
 use bytes::BytesMut;
-use measure::{Case, section};
 use shards::domain::cdc::{CdcRules, CdcSettings, Verdict, transform};
 use std::hash::{DefaultHasher, Hasher};
 use std::hint::black_box;
 
-const SAMPLE: &str = include_str!("../../tests/golden/cdc/messages_insert.json");
+const SAMPLE: &str = include_str!("../../../tests/golden/cdc/messages_insert.json");
 const SUBJECT: &[u8] = b"cdc.CompanyAAA01.messages";
 const EVENTS: u64 = 200;
 
-fn main() {
+/// Runs its cases.
+pub(crate) fn run(ask: &Ask) {
     let rules = CdcRules::compile(&CdcSettings::default()).expect("defaults compile");
     let body = SAMPLE.trim_end().as_bytes();
     let mut out = BytesMut::with_capacity(4096);
@@ -23,7 +22,7 @@ fn main() {
     let mut hasher = DefaultHasher::new();
     hasher.write(&out);
     println!("cdc body {} B, result hash {:016x}", body.len(), hasher.finish());
-    measure::run(vec![
+    ask.run(vec![
         case("transform + identity + subject + payload", || publish(&rules, body, &mut out)),
         case("transform alone", || {
             black_box(transform(&rules, SUBJECT, black_box(body)));

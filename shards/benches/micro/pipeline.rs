@@ -1,18 +1,16 @@
 //! What does an event cost from delivery to ack, without IO? Delivery, transform, claim and its reply,
 //! publish, PubAck, done mark and its reply, ack; in batches as they come at high and at low load.
 
-mod measure;
-mod script;
+use crate::measure::{Ask, Case};
+use crate::script::Script;
 
-use measure::Case;
-use script::Script;
-
-fn main() {
+/// Runs its cases.
+pub(crate) fn run(ask: &Ask) {
     let mut witness = Script::new(8, 1_000_000);
     (0..64).for_each(|_| witness.batch(64));
     println!("pipeline: {} events, output hash {:016x}", witness.acked, witness.output_hash());
     let [mut large, mut small, mut single] = [(); 3].map(|()| Script::new(8, 1_000_000));
-    measure::run(vec![
+    ask.run(vec![
         Case {
             name: "pipeline: whole event, batches of 230 (one read)",
             events: 16 * 230,

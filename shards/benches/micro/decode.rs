@@ -2,10 +2,8 @@
 //! PubAcks as they answer them; each with the copy from the socket's buffer, as the edge does it.
 #![expect(clippy::expect_used, reason = "the sample is part of this file's build")]
 
-mod measure;
-
+use crate::measure::{Ask, Case, section};
 use bytes::BytesMut;
-use measure::{Case, section};
 use shards::wire::Step;
 use shards::wire::nats::decode::{DecodeLimits, decode};
 use shards::wire::nats::encode::encode_msg;
@@ -18,7 +16,8 @@ const EVENTS: u64 = 230; // With 1,100 bytes each about what one read of 256 KiB
 const REPLY: &[u8] =
     b"$JS.ACK.cdc_events_stream.cdc_consumers.1.1234567.1234567.1748772000123456789.77";
 
-fn main() {
+/// Runs its cases.
+pub(crate) fn run(ask: &Ask) {
     let (mut deliveries, mut acks) = (BytesMut::new(), BytesMut::new());
     for number in 0..EVENTS {
         let subject = b"cdc.CompanyAAA01.messages";
@@ -30,7 +29,7 @@ fn main() {
     println!("decode: result hash {:016x}", hash(&deliveries) ^ hash(&acks));
     let mut inboxes = [BytesMut::with_capacity(1 << 18), BytesMut::with_capacity(1 << 18)];
     let [inbox_a, inbox_b] = &mut inboxes;
-    measure::run(vec![
+    ask.run(vec![
         Case {
             name: "decode: delivery of 900 bytes",
             events: EVENTS,

@@ -3,26 +3,26 @@
 //! payload, which is what an operator's own schema costs, and `serde_json` into its tree.
 #![expect(clippy::expect_used, reason = "the samples are part of this file's build")]
 
-mod measure;
-
-use measure::{Case, section};
+use crate::measure::{Ask, Case, section};
 use shards::domain::ingest::{Body, Catalog, SchemaFile};
 use std::hash::{DefaultHasher, Hasher};
 use std::hint::black_box;
 
 const MESSAGE: &str =
-    include_str!("../../schemas/wa_events_stream/messages.upsert.v1/valid/sample.json");
-const CHAT: &str = include_str!("../../schemas/wa_events_stream/chats.upsert.v1/valid/sample.json");
+    include_str!("../../../schemas/wa_events_stream/messages.upsert.v1/valid/sample.json");
+const CHAT: &str =
+    include_str!("../../../schemas/wa_events_stream/chats.upsert.v1/valid/sample.json");
 const INVALID: &str = include_str!(
-    "../../schemas/wa_events_stream/messages.upsert.v1/invalid/enum-flow_sideways.json"
+    "../../../schemas/wa_events_stream/messages.upsert.v1/invalid/enum-flow_sideways.json"
 );
 const SCHEMA_FILE: &str = "wa_events_stream/messages.upsert.v1.json";
-const SCHEMA: &str = include_str!("../../schemas/wa_events_stream/messages.upsert.v1.json");
+const SCHEMA: &str = include_str!("../../../schemas/wa_events_stream/messages.upsert.v1.json");
 const MESSAGES: &str = "v1.messages.upsert.ACME";
 const EVENTS: u64 = 200;
 const ITEMS: usize = 100;
 
-fn main() {
+/// Runs its cases.
+pub(crate) fn run(ask: &Ask) {
     let catalog = Catalog::load(&[]).expect("our schemas compile");
     // Another text of the same schema: it is run, and accepts the same.
     let replaced = SchemaFile { name: SCHEMA_FILE.to_owned(), text: format!("{SCHEMA}\n") };
@@ -40,7 +40,7 @@ fn main() {
     let decoded = |name, catalog, subject, payload| {
         case(name, move || assert!(decode(catalog, subject, black_box(payload))))
     };
-    measure::run(vec![
+    ask.run(vec![
         decoded("messages.upsert", &catalog, MESSAGES, MESSAGE),
         decoded("messages.upsert, 1 kB of text", &catalog, MESSAGES, &large),
         decoded("messages.upsert, texts with escapes", &catalog, MESSAGES, &escaped),

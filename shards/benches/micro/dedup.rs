@@ -2,10 +2,8 @@
 //! of a Redis claim.
 #![expect(clippy::expect_used, reason = "the sample is part of this file's build")]
 
-mod measure;
-
+use crate::measure::{Ask, Case, section};
 use bytes::BytesMut;
-use measure::{Case, section};
 use shards::domain::window::Window;
 use shards::wire::Step;
 use shards::wire::resp::{self, Reply};
@@ -16,7 +14,8 @@ const EVENTS: u64 = 512;
 const WINDOW: u32 = 1_000_000;
 const KEY: &[u8] = b"dedup:{CompanyAAA01}:5368722184:0:messages:88231:2025-06-01";
 
-fn main() {
+/// Runs its cases.
+pub(crate) fn run(ask: &Ask) {
     let hash = |number: u64| {
         SipHasher13::new_with_keys(1, 2).hash(black_box(&number.to_le_bytes())).as_u128()
     };
@@ -27,7 +26,7 @@ fn main() {
     let (mut next, mut out) = (u64::from(WINDOW), BytesMut::with_capacity(1 << 18));
     let (mut replies, mut inbox) = (BytesMut::new(), BytesMut::with_capacity(1 << 16));
     (0..EVENTS).for_each(|_| resp::encode_reply(&mut replies, &Reply::Bulk(None)));
-    measure::run(vec![
+    ask.run(vec![
         Case {
             name: "dedup: hash of a key",
             events: EVENTS,
