@@ -69,7 +69,7 @@ fn tune(args: &TuneArgs, out: &mut String) -> Result<Exit, JournalError> {
     };
     done.iter().for_each(|change| told::change(out, Verb::Ok, args, change));
     notes.iter().for_each(|(setting, text)| told::note(out, *setting, text));
-    told::tune_sum(out, args, due.len(), exit);
+    told::tune_sum(out, args, &due, exit);
     Ok(exit)
 }
 

@@ -208,10 +208,11 @@ fn an_apply_over_a_change_of_somebody_else_takes_back_to_that_change() {
 fn settings_are_chosen_by_name() {
     let host = host();
     let before = tree(&host);
-    good(&host, &["--apply", "--only", "sysctl,huge-pages", "--skip", "sysctl"]);
+    let out = good(&host, &["--apply", "--only", "sysctl,huge-pages", "--skip", "sysctl"]);
+    assert!(out.contains("Done.") && !out.contains("login"), "{out}");
     assert_eq!(value(&host, "sys/kernel/mm/transparent_hugepage/enabled"), "madvise");
     assert_eq!(value(&host, "proc/sys/vm/swappiness"), "60");
-    good(&host, &["--apply", "--only", "limits"]);
+    assert!(good(&host, &["--apply", "--only", "limits"]).contains("next login"));
     let out = good(&host, &["--revert", "--only", "huge-pages"]);
     assert!(out.contains("1 more in"), "{out}");
     assert_eq!(value(&host, "sys/kernel/mm/transparent_hugepage/enabled"), "always");

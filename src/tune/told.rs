@@ -93,17 +93,18 @@ pub(super) fn revert_failure(out: &mut String, error: &str) {
 }
 
 /// What was done, or would be.
-pub(super) fn tune_sum(out: &mut String, args: &TuneArgs, due: usize, exit: Exit) {
+pub(super) fn tune_sum(out: &mut String, args: &TuneArgs, due: &[Change], exit: Exit) {
     out.push('\n');
+    let login = due.iter().any(|change| change.setting == Setting::Limits);
     let journal = args.root.join(PLACE);
     let journal = journal.display();
-    let _ = match (due, args.dry_run, exit) {
+    let _ = match (due.len(), args.dry_run, exit) {
         (0, ..) => writeln!(out, "Nothing to do."),
-        (_, true, _) => writeln!(out, "{due} to change; nothing was written."),
+        (due, true, _) => writeln!(out, "{due} to change; nothing was written."),
         (_, _, Exit::Ok) => writeln!(
             out,
-            "Done. What was there before stands in {journal}; `daisi tune --revert` puts it back.\n\
-             Limits count from the next login."
+            "Done. What was there before stands in {journal}; `daisi tune --revert` puts it back.{}",
+            if login { "\nLimits count from the next login." } else { "" }
         ),
         _ => writeln!(
             out,
