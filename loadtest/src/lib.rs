@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod client;
+pub mod contract;
 pub mod generate;
 pub mod load;
 pub mod meter;
