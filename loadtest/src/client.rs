@@ -204,6 +204,25 @@ impl Client {
         self.flush_if_large()
     }
 
+    /// As [`Self::publish`], with a block of headers as it goes over the wire; an empty one is none.
+    ///
+    /// # Errors
+    /// A bad subject, or the socket.
+    pub fn publish_raw(
+        &mut self,
+        subject: &str,
+        reply: Option<&str>,
+        headers: &[u8],
+        payload: &[u8],
+    ) -> Result<(), ClientError> {
+        if headers.is_empty() {
+            return self.publish(subject, reply, payload);
+        }
+        let (subject, reply) = (subject.as_bytes(), reply.map(str::as_bytes));
+        encode::encode_hpub(&mut self.outbox, subject, reply, headers, payload)?;
+        self.flush_if_large()
+    }
+
     /// Subscribes and returns the id of the subscription. Takes effect with the next flush.
     ///
     /// # Errors

@@ -108,8 +108,8 @@ impl Outgoing for Event<'_> {
 impl Source for Generator {
     type Event<'a> = Event<'a>;
 
-    fn next(&mut self) -> Event<'_> {
-        Generator::next(self)
+    fn next(&mut self) -> Option<Event<'_>> {
+        Some(Generator::next(self))
     }
 }
 

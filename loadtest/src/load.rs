@@ -175,14 +175,18 @@ fn summary(sent: &Sent) -> String {
 }
 
 fn details(sent: &Sent) -> String {
-    let Latency { p50, p90, p99, max, .. } = Latency::of(&sent.ack_us);
+    let points = |Latency { p50, p90, p99, max, .. }: Latency| {
+        format!("P50 {p50}  P90 {p90}  P99 {p99}  max {max}")
+    };
     format!(
-        "resent {} (without id {}), reconnects {}, behind plan {} us at most\n\
-         planned time to PubAck, us: P50 {p50}  P90 {p90}  P99 {p99}  max {max}\n",
+        "resent {} (without id {}), reconnects {}\n\
+         planned time to write, us:  {}\n\
+         planned time to PubAck, us: {}\n",
         sent.resent,
         sent.resent_bare,
         sent.reconnects,
-        sent.behind_max.as_micros()
+        points(Latency::of(&sent.late_us)),
+        points(Latency::of(&sent.ack_us)),
     )
 }
 
@@ -197,6 +201,7 @@ fn tell_json(sent: &Sent, mut told: Value) {
         "resent_bare": sent.resent_bare,
         "reconnects": sent.reconnects,
         "behind_us_max": sent.behind_max.as_micros() as u64,
+        "late_us": Latency::of(&sent.late_us),
         "ack_us": Latency::of(&sent.ack_us),
     });
     if let (Some(told), Value::Object(facts)) = (told.as_object_mut(), facts) {

@@ -1,5 +1,6 @@
-//! Open-loop sender: the n-th event has its time, `start + n / rate`, whatever became of those before
-//! it; it is stamped with that time, so a stall counts in full against every event it delays.
+//! Open-loop sender: every event has its time, given by its source or else `start + n / rate`, whatever
+//! became of those before it; it is stamped with that time, so a stall counts in full against every event
+//! it delays.
 //! Invariant: events reach the stream in the order of the generator; after a reconnect all that lack a
 //! PubAck are sent again, in order, under the same `Nats-Msg-Id`.
 
@@ -9,14 +10,15 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::BytesMut;
 use shards::wire::nats::jetstream::PubAck;
 use shards::wire::nats::op::Msg;
 
 use crate::client::{Client, ClientError};
 pub use plan::{Outgoing, SendPlan, Sent, Source};
 
-/// Sends until `plan.count` events have their PubAck, or until the plan's time is over or `stop` is set
-/// and all that was begun has its PubAck; `before` sees every event first.
+/// Sends until `plan.count` events, or all of the source, have their PubAck, or until the plan's time is
+/// over or `stop` is set and all that was begun has its PubAck; `before` sees every event first.
 ///
 /// # Errors
 /// What kept the server away for longer than `plan.outage_max`, or an event that it never takes.
@@ -27,24 +29,31 @@ pub fn send<S: Source>(
     mut before: impl FnMut(&S::Event<'_>),
 ) -> Result<Sent, ClientError> {
     let mut sender = Sender::new(plan)?;
-    let mut drawn = 0;
-    while sender.sent.acked < plan.count {
-        let is_ending = stop.load(Ordering::Relaxed) || sender.is_over(drawn);
+    // The count shrinks to what was drawn where the source ends before.
+    let (mut drawn, mut count) = (0, plan.count);
+    let mut due = sender.due(source, drawn);
+    while sender.sent.acked < count {
+        let is_ending = stop.load(Ordering::Relaxed) || sender.is_over(due);
         if is_ending && sender.pending.is_empty() {
             break;
         }
-        let written = sender.pending.len();
-        while !is_ending && drawn < plan.count && sender.may_send(drawn) && !sender.is_over(drawn) {
-            let mut event = source.next();
+        let queued = sender.pending.len();
+        while !is_ending && drawn < count && sender.may_send(due) && !sender.is_over(due) {
+            let Some(mut event) = source.next() else {
+                count = drawn;
+                break;
+            };
             before(&event);
-            sender.queue(drawn, &mut event)?;
+            sender.queue(due, &mut event)?;
+            drop(event);
             drawn += 1;
-            if sender.pending.len() - written >= plan.batch {
+            due = sender.due(source, drawn);
+            if sender.pending.len() - queued >= plan.batch {
                 break;
             }
         }
-        let is_done = is_ending || drawn == plan.count;
-        let wake = if is_done { None } else { Some(sender.planned(drawn)) };
+        let is_done = is_ending || drawn == count;
+        let wake = if is_done { None } else { Some(sender.instant(due)) };
         if let Err(error) = sender.turn(wake) {
             sender.recover(error)?;
         }
@@ -62,13 +71,14 @@ pub fn wall_ns() -> u64 {
 #[derive(Debug, Default)]
 struct Pending {
     subject: String,
-    /// Empty for none.
-    msg_id: String,
-    /// Empty for none.
-    company: String,
+    /// A block as it goes over the wire; empty for none.
+    headers: BytesMut,
+    has_msg_id: bool,
     payload: Vec<u8>,
     series: usize,
     planned: Option<Instant>,
+    /// Whether it was on the wire once.
+    is_told: bool,
     is_acked: bool,
 }
 
@@ -101,6 +111,7 @@ impl<'a> Sender<'a> {
             start_ns: wall_ns(),
             elapsed: Duration::ZERO,
             behind_max: Duration::ZERO,
+            late_us: crate::report::latency_histogram(),
             ack_us: crate::report::latency_histogram(),
         };
         let start = Instant::now();
@@ -119,41 +130,50 @@ impl<'a> Sender<'a> {
         })
     }
 
-    fn planned(&self, number: u64) -> Instant {
-        if self.plan.rate <= 0.0 {
-            return Instant::now();
-        }
-        self.start + Duration::from_secs_f64(number as f64 / self.plan.rate)
+    /// When the next event of the source, the n-th, is planned, from the start; `None` is now.
+    fn due(&self, source: &mut impl Source, number: u64) -> Option<Duration> {
+        let by_rate = || number as f64 / self.plan.rate;
+        let has_rate = self.plan.rate > 0.0;
+        source.planned().or_else(|| has_rate.then(|| Duration::from_secs_f64(by_rate())))
     }
 
-    /// Whether the event's time lies behind the plan's.
-    fn is_over(&self, number: u64) -> bool {
-        let since = self.planned(number).saturating_duration_since(self.start);
-        self.plan.duration.is_some_and(|duration| since >= duration)
+    fn instant(&self, due: Option<Duration>) -> Instant {
+        due.map_or_else(Instant::now, |due| self.start + due)
     }
 
-    fn may_send(&self, number: u64) -> bool {
-        self.pending.len() < self.plan.window && self.planned(number) <= Instant::now()
+    /// Whether that time lies behind the plan's.
+    fn is_over(&self, due: Option<Duration>) -> bool {
+        let is_over = |duration| due.unwrap_or_else(|| self.start.elapsed()) >= duration;
+        self.plan.duration.is_some_and(is_over)
     }
 
-    fn queue(&mut self, number: u64, event: &mut impl Outgoing) -> Result<(), ClientError> {
-        let (size, size_max) = (event.payload().len() as u64, self.client.info().max_payload);
+    fn may_send(&self, due: Option<Duration>) -> bool {
+        self.pending.len() < self.plan.window && self.instant(due) <= Instant::now()
+    }
+
+    fn queue(
+        &mut self,
+        due: Option<Duration>,
+        event: &mut impl Outgoing,
+    ) -> Result<(), ClientError> {
+        let planned = self.instant(due);
+        let since = planned.saturating_duration_since(self.start);
+        event.stamp(self.sent.start_ns + since.as_nanos() as u64);
+        let mut slot = self.spare.pop().unwrap_or_default();
+        slot.headers.clear();
+        event.append_headers(&mut slot.headers)?;
+        let size = (slot.headers.len() + event.payload().len()) as u64;
+        let size_max = self.client.info().max_payload;
         if size > size_max {
             // Written, it would cost the connection, and again after each new one.
             return Err(ClientError::TooLarge { subject: event.subject().into(), size, size_max });
         }
-        let planned = self.planned(number);
-        let since = planned.saturating_duration_since(self.start);
-        self.sent.behind_max = self.sent.behind_max.max(planned.elapsed());
-        event.stamp(self.sent.start_ns + since.as_nanos() as u64);
-        let mut slot = self.spare.pop().unwrap_or_default();
         event.subject().clone_into(&mut slot.subject);
-        event.msg_id().unwrap_or_default().clone_into(&mut slot.msg_id);
-        event.company().unwrap_or_default().clone_into(&mut slot.company);
+        slot.has_msg_id = event.msg_id().is_some();
         slot.payload.clear();
         slot.payload.extend_from_slice(event.payload());
         slot.series = event.series();
-        (slot.planned, slot.is_acked) = (Some(planned), false);
+        (slot.planned, slot.is_told, slot.is_acked) = (Some(planned), false, false);
         self.pending.push_back(slot);
         Ok(())
     }
@@ -162,21 +182,15 @@ impl<'a> Sender<'a> {
     fn turn(&mut self, wake: Option<Instant>) -> Result<(), ClientError> {
         for (at, slot) in self.pending.iter().enumerate().skip(self.written) {
             let reply = reply_subject(&mut self.replies, self.first + at as u64);
-            let headers = [("Nats-Msg-Id", &*slot.msg_id), ("CompanyID", &*slot.company)];
-            let headers = match (slot.msg_id.is_empty(), slot.company.is_empty()) {
-                (false, false) => &headers[..],
-                (false, true) => &headers[..1],
-                (true, false) => &headers[1..],
-                (true, true) => &[],
-            };
             if let Some(meter) = &self.plan.meter {
                 meter.attempt(slot.series);
             }
-            self.client.publish_with(&slot.subject, Some(reply), headers, &slot.payload)?;
+            self.client.publish_raw(&slot.subject, Some(reply), &slot.headers, &slot.payload)?;
         }
-        self.written = self.pending.len();
+        let before = std::mem::replace(&mut self.written, self.pending.len());
         self.client.flush()?;
         let now = Instant::now();
+        self.count_late(before, now);
         let patience = now + Duration::from_millis(20);
         // With a full window nothing can be sent before an ack comes, whatever the plan says.
         let is_full = self.pending.len() >= self.plan.window;
@@ -193,6 +207,17 @@ impl<'a> Sender<'a> {
             return Err(ClientError::Timeout { to: "publish".into(), waited: self.plan.ack_max });
         }
         Ok(())
+    }
+
+    /// Enters how long behind its plan each of `pending` from `from` on was first on the wire.
+    fn count_late(&mut self, from: usize, now: Instant) {
+        for slot in self.pending.iter_mut().skip(from).filter(|slot| !slot.is_told) {
+            slot.is_told = true;
+            let planned = slot.planned.unwrap_or(now);
+            let late = now.saturating_duration_since(planned);
+            self.sent.late_us.saturating_record(late.as_micros() as u64);
+            self.sent.behind_max = self.sent.behind_max.max(late);
+        }
     }
 
     fn settle(&mut self, message: &Msg) -> Result<(), ClientError> {
@@ -242,8 +267,7 @@ impl<'a> Sender<'a> {
                     self.sent.reconnects += 1;
                     let again = self.pending.iter().take(self.written);
                     self.sent.resent += self.written as u64;
-                    self.sent.resent_bare +=
-                        again.filter(|slot| slot.msg_id.is_empty()).count() as u64;
+                    self.sent.resent_bare += again.filter(|slot| !slot.has_msg_id).count() as u64;
                     // Acknowledged ones in between go again too: order is worth more than their bytes,
                     // and their ids make the stream drop them.
                     self.written = 0;

@@ -6,15 +6,17 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use loadtest::check::{Checker, Expectation};
 use loadtest::client::{Client, ClientError, StreamSpec};
 use loadtest::generate::{Generator, Profile};
 use loadtest::report::Report;
 use loadtest::run::{Observe, run};
-use loadtest::send::{SendPlan, send};
+use loadtest::send::{Outgoing, SendPlan, Source, send};
 use loadtest::stack::{NatsAuth, NatsOptions, Stack};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use shards::wire::nats::headers::{HeaderError, HeaderWriter, Headers};
 
 const SOURCE: &str = "cdc_events_stream";
 const SINK: &str = "wa_stream";
@@ -89,6 +91,78 @@ fn sender_loses_and_doubles_nothing_when_the_server_is_killed() {
     };
     client.read_stream(SOURCE, 1, each).unwrap();
     assert!(stored_ids == ids, "{} stored, {} sent", stored_ids.len(), ids.len());
+}
+
+/// Three bursts with pauses, each event with a header of its own; then the end.
+struct Bursts(u32);
+
+struct Shot(u32);
+
+impl Outgoing for Shot {
+    fn subject(&self) -> &str {
+        "cdc.A.b"
+    }
+
+    fn payload(&self) -> &[u8] {
+        b"{}"
+    }
+
+    fn msg_id(&self) -> Option<&str> {
+        None
+    }
+
+    fn append_headers(&self, block: &mut BytesMut) -> Result<(), HeaderError> {
+        let mut headers = HeaderWriter::begin(block);
+        headers.add(b"X-Number", self.0.to_string().as_bytes())?;
+        headers.add(b"X-Number", b"again")?;
+        let _ = headers.finish();
+        Ok(())
+    }
+}
+
+impl Source for Bursts {
+    type Event<'a> = Shot;
+
+    fn planned(&mut self) -> Option<Duration> {
+        Some(Duration::from_millis(u64::from(self.0 / 100) * 300))
+    }
+
+    fn next(&mut self) -> Option<Shot> {
+        let number = self.0;
+        self.0 += 1;
+        (number < 300).then_some(Shot(number))
+    }
+}
+
+#[test]
+fn a_source_plans_each_event_names_its_headers_and_ends_the_sending() {
+    let stack = nats();
+    let plan = SendPlan { rate: 1.0, ..SendPlan::new(stack.nats.url(), u64::MAX) };
+    let sent = send(&plan, &mut Bursts(0), &AtomicBool::new(false), |_| ()).unwrap();
+    assert_eq!((sent.acked, sent.late_us.len(), sent.resent), (300, 300, 0));
+    assert!(sent.elapsed >= Duration::from_millis(600), "{:?}", sent.elapsed);
+    assert!(sent.behind_max.as_micros() as u64 <= sent.late_us.max(), "{:?}", sent.behind_max);
+    let mut stored = Vec::new();
+    let mut client = Client::connect(&stack.nats.url()).unwrap();
+    let each = |found: loadtest::client::Stored<'_>| {
+        let headers = Headers::new(found.message.headers());
+        let values = headers.get_all(b"X-Number").map(<[u8]>::to_vec).collect::<Vec<_>>();
+        stored.push((found.stored_ns, values));
+        std::ops::ControlFlow::Continue(())
+    };
+    client.read_stream(SOURCE, 1, each).unwrap();
+    assert_eq!(stored.len(), 300);
+    for (number, (stored_ns, values)) in stored.iter().enumerate() {
+        assert_eq!(*values, [number.to_string().into_bytes(), b"again".to_vec()]);
+        let planned_ns = sent.start_ns + (number as u64 / 100) * 300_000_000;
+        assert!(
+            *stored_ns >= planned_ns,
+            "event {number} went {} ns early",
+            planned_ns - stored_ns
+        );
+    }
+    let ended = send(&plan, &mut Bursts(300), &AtomicBool::new(false), |_| ()).unwrap();
+    assert_eq!(ended.acked, 0, "a source that has nothing");
 }
 
 #[test]

@@ -49,7 +49,7 @@ where
     let (started, mut bytes, mut told) = (Instant::now(), 0, 0_u64);
     let is_over = |started: Instant| duration.is_some_and(|duration| started.elapsed() >= duration);
     while told < count && !is_stopped(stop) && !is_over(started) {
-        let event = source.next();
+        let Some(event) = source.next() else { break };
         bytes += event.payload().len();
         told += 1;
         if printed == Printed::Lines && !is_read(writeln!(out, "{}", line(&event)))? {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use hdrhistogram::Histogram;
+use shards::wire::nats::headers::{HeaderError, HeaderWriter};
 
 use crate::meter::Meter;
 
@@ -18,6 +20,26 @@ pub trait Outgoing {
     /// The header `CompanyID`.
     fn company(&self) -> Option<&str> {
         None
+    }
+    /// Appends all its headers as one block; nothing where it has none. By default `Nats-Msg-Id` and
+    /// `CompanyID`.
+    ///
+    /// # Errors
+    /// A name or a value that must not be sent.
+    fn append_headers(&self, block: &mut BytesMut) -> Result<(), HeaderError> {
+        let (msg_id, company) = (self.msg_id(), self.company());
+        if msg_id.is_none() && company.is_none() {
+            return Ok(());
+        }
+        let mut headers = HeaderWriter::begin(block);
+        if let Some(msg_id) = msg_id {
+            headers.add(b"Nats-Msg-Id", msg_id.as_bytes())?;
+        }
+        if let Some(company) = company {
+            headers.add(b"CompanyID", company.as_bytes())?;
+        }
+        let _ = headers.finish();
+        Ok(())
     }
     /// Which series of the plan's meter it belongs to.
     fn series(&self) -> usize {
@@ -34,8 +56,14 @@ pub trait Source {
     where
         Self: 'a;
 
-    /// The next event. There is always one.
-    fn next(&mut self) -> Self::Event<'_>;
+    /// When the event that [`next`](Self::next) gives is planned, from the start on. `None` leaves it to
+    /// [`SendPlan::rate`]. Latency counts from this time, however late the event was written.
+    fn planned(&mut self) -> Option<Duration> {
+        None
+    }
+
+    /// The next event; `None` once and for all where there are no more.
+    fn next(&mut self) -> Option<Self::Event<'_>>;
 }
 
 /// How events are sent.
@@ -47,7 +75,7 @@ pub struct SendPlan {
     pub count: u64,
     /// No event is begun that is planned for later than this after the start.
     pub duration: Option<Duration>,
-    /// Events a second; 0 sends as fast as the window lets.
+    /// Events a second, where the source plans nothing; 0 sends as fast as the window lets.
     pub rate: f64,
     /// Publishes without a PubAck at a time. 512 to 1024 is where JetStream's rate levels off.
     pub window: usize,
@@ -98,6 +126,8 @@ pub struct Sent {
     /// The most that an event was written behind its planned time. Large: the sender or its window
     /// could not keep the rate.
     pub behind_max: Duration,
+    /// Planned time to the end of the first write, microseconds: the floor that the sender itself sets.
+    pub late_us: Histogram<u64>,
     /// Planned time to PubAck, microseconds.
     pub ack_us: Histogram<u64>,
 }

@@ -42,6 +42,14 @@ impl Mix {
         self.realtime.rows().chain(self.history.rows())
     }
 
+    /// The next event. There is always one.
+    #[expect(clippy::should_implement_trait, reason = "an event borrows from the generator")]
+    pub fn next(&mut self) -> Event<'_> {
+        let is_history = self.number.is_multiple_of(HISTORY_EVERY);
+        self.number += 1;
+        if is_history { self.history.next() } else { self.realtime.next() }
+    }
+
     /// Which event of both, from 0, was published under this `Nats-Msg-Id`.
     pub fn number_of(&self, msg_id: &str) -> Option<u64> {
         let realtime = |ordinal| ordinal + ordinal / (HISTORY_EVERY - 1) + 1;
@@ -53,10 +61,8 @@ impl Mix {
 impl Source for Mix {
     type Event<'a> = Event<'a>;
 
-    fn next(&mut self) -> Event<'_> {
-        let is_history = self.number.is_multiple_of(HISTORY_EVERY);
-        self.number += 1;
-        if is_history { self.history.next() } else { self.realtime.next() }
+    fn next(&mut self) -> Option<Event<'_>> {
+        Some(Mix::next(self))
     }
 }
 
@@ -66,7 +72,7 @@ mod tests {
 
     use std::collections::BTreeSet;
 
-    use super::{Kind, Mix, Profile, Rows, Source};
+    use super::{Kind, Mix, Profile, Rows};
 
     #[test]
     fn every_kind_occurs_ids_lead_back_to_numbers_and_rows_add_up() {
