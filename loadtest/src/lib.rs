@@ -1,12 +1,13 @@
 //! Local stack, event generators, open-loop sender and checker.
 //! Modules from bottom to top: `stack` (private servers), `client` (blocking NATS), `meter` (counters),
-//! `generate` (events from a seed), `send` (planned times), `check` (what came out), `report`, `run` (all
+//! `host` (processes and machine), `generate` (events from a seed), `send` (planned times), `check` (what came out), `report`, `run` (all
 //! of it), `load` (events alone, as a command).
 
 pub mod check;
 pub mod client;
 pub mod contract;
 pub mod generate;
+pub mod host;
 pub mod load;
 pub mod meter;
 pub mod report;

@@ -3,7 +3,8 @@
 
 mod model;
 
+pub use crate::host::Machine;
 pub use model::{
-    Counts, Distribution, End, Harness, Load, Machine, ProcessUse, Results, Second, SecondEnd,
-    Sender, Spread,
+    Counts, Distribution, End, Harness, Load, ProcessUse, Results, Second, SecondEnd, Sender,
+    Spread,
 };

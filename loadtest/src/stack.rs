@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use keeper::Folder;
+pub(crate) use keeper::spawn as spawn_kept;
 pub use nats::{Nats, NatsAuth, NatsOptions};
 pub use postgres::{Postgres, PostgresOptions};
 pub use redis::{Redis, RedisOptions};

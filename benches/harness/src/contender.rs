@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, path::Path, process::Stdio};
 
+use loadtest::host::Process;
 use serde::{Deserialize, Serialize};
 
-use crate::{error::BenchError, process::Process};
+use crate::error::BenchError;
 
 /// What a contender is to the targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,12 +92,12 @@ impl Contender {
 
     /// Starts it.
     pub(crate) fn start(&self) -> Result<Process, BenchError> {
-        Process::spawn(&self.name, &self.command, Stdio::null())
+        Ok(Process::spawn(&self.name, &self.command, Stdio::null())?)
     }
 
     /// Starts it; what it prints is for us.
     pub(crate) fn start_piped(&self) -> Result<Process, BenchError> {
-        Process::spawn(&self.name, &self.command, Stdio::piped())
+        Ok(Process::spawn(&self.name, &self.command, Stdio::piped())?)
     }
 }
 

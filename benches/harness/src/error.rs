@@ -13,6 +13,9 @@ pub(crate) enum BenchError {
         /// The reason given.
         source: io::Error,
     },
+    /// A process did not start, ended early, or cannot be read.
+    #[error(transparent)]
+    Host(#[from] loadtest::host::HostError),
     /// The local servers did not start.
     #[error(transparent)]
     Stack(#[from] loadtest::stack::StackError),
@@ -34,14 +37,6 @@ pub(crate) enum BenchError {
         what: String,
         /// What is wrong with it.
         reason: String,
-    },
-    /// A contender is gone before its work was done.
-    #[error("{name} ended with {status} in the middle of a round")]
-    ContenderEnded {
-        /// The contender.
-        name: String,
-        /// How it ended.
-        status: String,
     },
     /// A contender did not get through the events in time.
     #[error("{name} put out {seen} of {count} events before the deadline")]

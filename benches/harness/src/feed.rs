@@ -7,9 +7,10 @@ use std::{
     process::Stdio,
 };
 
+use loadtest::host::Process;
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::{error::BenchError, process::Process};
+use crate::error::BenchError;
 
 /// Where the feed's binary is and what it talks to.
 pub(crate) struct Feed {
@@ -114,7 +115,7 @@ impl Feed {
         let companies = self.companies.to_string();
         let command = [&self.binary, "--nats-url", &self.nats_url, "--companies", &companies];
         let words = command.iter().chain(step).map(|&word| word.to_owned());
-        Process::spawn("feed", &words.collect::<Vec<_>>(), Stdio::piped())
+        Ok(Process::spawn("feed", &words.collect::<Vec<_>>(), Stdio::piped())?)
     }
 
     fn flush_redis(&self) -> std::io::Result<()> {

@@ -8,8 +8,9 @@ mod turn;
 
 use std::fs;
 
-use crate::{Args, contender, contender::Contender, contender::Role, error::BenchError, machine};
+use crate::{Args, contender, contender::Contender, contender::Role, error::BenchError};
 use bed::Bed;
+use loadtest::host;
 use report::Record;
 use turn::Load;
 
@@ -61,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<(bool, bool), BenchError> {
 }
 
 fn announce(what: &str, round: usize, rounds: usize, name: &str) {
-    eprintln!("ingest {what} {round}/{rounds}: {name} (load {})", machine::load());
+    eprintln!("ingest {what} {round}/{rounds}: {name} (load {})", host::load());
 }
 
 fn contenders(args: &Args, bed: &Bed, events: u64) -> Result<Vec<Contender>, BenchError> {
@@ -85,7 +86,7 @@ fn contenders_single(args: &Args, bed: &Bed) -> Result<Option<Contender>, BenchE
 }
 
 fn keep(args: &Args, bed: &Bed, records: &[Record]) -> Result<(), BenchError> {
-    let path = args.results.join(format!("ingest-{}.json", machine::unix_s()));
+    let path = args.results.join(format!("ingest-{}.json", host::unix_ms() / 1000));
     let result = serde_json::json!({
         "machine": bed.machine(),
         "events": args.ingest_events,

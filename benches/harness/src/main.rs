@@ -9,14 +9,16 @@ mod error;
 mod feed;
 mod ingest;
 mod machine;
-mod process;
 mod report;
 mod round;
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use loadtest::stack::{NatsOptions, RedisOptions, Stack};
+use loadtest::{
+    host,
+    stack::{NatsOptions, RedisOptions, Stack},
+};
 
 use crate::{
     contender::Contender,
@@ -181,7 +183,7 @@ fn measure(args: &Args, contenders: &[Contender], feed: &Feed, servers: Servers)
     let mut records: Vec<Record> = contenders.iter().map(Record::new).collect();
     for round in 1..=args.rounds {
         for (contender, record) in contenders.iter().zip(&mut records) {
-            eprintln!("drain {round}/{}: {} (load {})", args.rounds, record.name, machine::load());
+            eprintln!("drain {round}/{}: {} (load {})", args.rounds, record.name, host::load());
             let turn = round::drain(contender, feed, servers, load);
             let turn = record.note(turn);
             record.drains.push(turn);
@@ -189,7 +191,7 @@ fn measure(args: &Args, contenders: &[Contender], feed: &Feed, servers: Servers)
     }
     for round in 1..=if args.timed_s == 0 { 0 } else { args.rounds } {
         for (contender, record) in contenders.iter().zip(&mut records) {
-            eprintln!("paced {round}/{}: {} (load {})", args.rounds, record.name, machine::load());
+            eprintln!("paced {round}/{}: {} (load {})", args.rounds, record.name, host::load());
             let turn = round::paced(contender, feed, load);
             let turn = record.note(turn);
             record.paced.push(turn);
@@ -216,7 +218,7 @@ impl Record {
 }
 
 fn keep(args: &Args, machine: &Machine, records: &[Record]) -> Result<(), BenchError> {
-    let path = args.results.join(format!("cdc-{}.json", machine::unix_s()));
+    let path = args.results.join(format!("cdc-{}.json", host::unix_ms() / 1000));
     let result = serde_json::json!({
         "machine": machine,
         "events": args.events,

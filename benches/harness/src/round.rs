@@ -3,13 +3,13 @@
 
 use std::{thread, time::Duration};
 
+use loadtest::host::{Process, cpu_of};
 use serde::Serialize;
 
 use crate::{
     contender::Contender,
     error::BenchError,
     feed::{Feed, Findings, Progress},
-    process::{Process, cpu_of},
 };
 
 /// Time for late doubles to appear before the contender is stopped.

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::Machine;
+
 /// A whole run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Results {
@@ -34,19 +36,6 @@ pub struct Results {
     pub processes: Vec<ProcessUse>,
     /// What measuring itself cost.
     pub harness: Harness,
-}
-
-/// Facts of the machine.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Machine {
-    /// Model name of the CPU.
-    pub cpu: String,
-    /// Cores this process may use.
-    pub cores: usize,
-    /// Release of the kernel.
-    pub kernel: String,
-    /// One-minute load before the run: above 0.5 somebody else is at work.
-    pub load_at_start: String,
 }
 
 /// What was to be sent.

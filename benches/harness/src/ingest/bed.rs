@@ -6,17 +6,13 @@ use std::{fs, process::Stdio, time::Duration};
 use loadtest::{
     client::Client,
     generate::ingest::{Generator, Kind, Profile},
+    host::{Process, cpu_of, cpu_with_children_of},
     load::ensure_ingest,
     stack::{NatsOptions, PostgresOptions, Stack},
 };
 use serde_json::Value;
 
-use crate::{
-    Args,
-    error::BenchError,
-    machine::Machine,
-    process::{Process, cpu_of, cpu_with_children_of},
-};
+use crate::{Args, error::BenchError, machine::Machine};
 
 /// The servers.
 pub(crate) struct Bed {

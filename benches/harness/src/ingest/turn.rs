@@ -12,6 +12,7 @@ use std::{
 use loadtest::{
     client::{Client, ClientError},
     generate::ingest::{Generator, Kind},
+    host::Process,
     report::{Latency, latency_histogram},
     send::{SendPlan, Sent, send, wall_ns},
 };
@@ -22,7 +23,6 @@ use super::bed::{Bed, Cpu};
 use crate::{
     contender::{Contender, Role},
     error::BenchError,
-    process::Process,
 };
 
 /// Events of the bare loop with one row a commit: more than a disk commits in its time.
