@@ -4,6 +4,7 @@
 //! Of contacts only their number of events is told: what onboarding makes of messages lies beside them.
 
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::is_company;
@@ -55,7 +56,13 @@ pub fn read(
     rows: &mut Vec<Row>,
 ) -> Result<(), &'static str> {
     let before = rows.len();
-    let read = read_kind(kind, company, body, rows);
+    let mut read = read_kind(kind, company, body, rows);
+    // A member that stands twice is refused by the parser, and taken by the contract: the last one counts.
+    if read == Err(UNREADABLE)
+        && let Ok(value) = serde_json::from_slice::<Value>(body)
+    {
+        read = read_kind(kind, company, value.to_string().as_bytes(), rows);
+    }
     if read.is_err() {
         rows.truncate(before);
     }
@@ -76,7 +83,8 @@ fn read_kind(
         Kind::ChatsUpdate => parse::<ChatUpdate<'_>>(body)?.read(company, rows),
         Kind::MessagesUpsert => parse::<Message<'_>>(body)?.read(company, rows),
         Kind::MessagesUpdate => parse::<MessageUpdate<'_>>(body)?.read(company, rows),
-        Kind::ContactsUpsert | Kind::ContactsUpdate => parse::<Contact<'_>>(body)?.check(company),
+        Kind::ContactsUpsert => parse::<Contact<'_>>(body)?.check_named(company),
+        Kind::ContactsUpdate => parse::<Contact<'_>>(body)?.check(company),
         Kind::ConnectionUpdate => parse::<Agent<'_>>(body)?.read(company, rows),
         Kind::HistoryChats => {
             let batch: Batch<'_> = parse(body)?;
@@ -88,7 +96,7 @@ fn read_kind(
         }
         Kind::HistoryContacts => {
             let batch: Batch<'_> = parse(body)?;
-            batch.contacts.iter().flatten().try_for_each(|contact| contact.check(company))
+            batch.contacts.iter().flatten().try_for_each(|contact| contact.check_named(company))
         }
     }
 }
@@ -96,7 +104,7 @@ fn read_kind(
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, &'static str> {
     // Arrays are sequences to serde, and would pass as objects whose members have no names.
     let is_object = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-    serde_json::from_slice(body).ok().filter(|_| is_object).ok_or("no JSON of this kind")
+    serde_json::from_slice(body).ok().filter(|_| is_object).ok_or(UNREADABLE)
 }
 
 fn check_company(given: &Option<Text<'_>>, company: &str) -> Result<(), &'static str> {
@@ -109,10 +117,12 @@ fn check(is_so: bool, what: &'static str) -> Result<(), &'static str> {
     if is_so { Ok(()) } else { Err(what) }
 }
 
+const UNREADABLE: &str = "no JSON of this kind";
 const LACKS: &str = "a required member is missing";
 const TYPE: &str = "a member has a value that it cannot have";
 
 #[derive(Deserialize)]
+#[expect(dead_code, reason = "a member of another type refuses the event")]
 struct Chat<'a> {
     #[serde(borrow)]
     chat_id: Option<Text<'a>>,
@@ -128,6 +138,8 @@ struct Chat<'a> {
     push_name: Option<Text<'a>>,
     #[serde(borrow)]
     group_name: Option<Text<'a>>,
+    #[serde(borrow)]
+    custom_name: Option<Text<'a>>,
     is_group: Option<bool>,
     not_spam: Option<bool>,
     #[serde(borrow)]
@@ -143,13 +155,11 @@ impl Chat<'_> {
         check(required(&self.jid).is_some() && required(&self.agent_id).is_some(), LACKS)?;
         let is_group = self.is_group == Some(true);
         check(is_group || required(&self.phone_number).is_some(), LACKS)?;
-        let texts = [&self.push_name, &self.group_name, &self.phone_number];
+        let texts = [&self.push_name, &self.group_name, &self.custom_name, &self.phone_number];
         check(texts.into_iter().all(|text| is_text(text.as_ref())), TYPE)?;
         check(is_object(self.last_message), TYPE)?;
         check(self.conversation_timestamp.is_none_or(|at| at.0 >= 0), TYPE)?;
         check(self.unread_count.is_none_or(is_count), TYPE)?;
-        // Read for its type alone.
-        let _ = self.not_spam;
         rows.push(Row { table: Table::Chats, id: id.to_owned(), day: None, makes: true });
         Ok(())
     }
@@ -160,6 +170,7 @@ fn is_count(count: Whole) -> bool {
 }
 
 #[derive(Deserialize)]
+#[expect(dead_code, reason = "a member of another type refuses the event")]
 struct ChatUpdate<'a> {
     #[serde(borrow)]
     chat_id: Option<Text<'a>>,
@@ -167,6 +178,8 @@ struct ChatUpdate<'a> {
     id: Option<Text<'a>>,
     #[serde(borrow)]
     company_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    agent_id: Option<Text<'a>>,
     unread_count: Option<Whole>,
     #[serde(borrow)]
     last_message: Option<&'a RawValue>,
@@ -180,7 +193,6 @@ impl ChatUpdate<'_> {
         let id = required(id).ok_or(LACKS)?;
         check(self.unread_count.is_none_or(is_count), TYPE)?;
         check(is_object(self.last_message), TYPE)?;
-        let _ = self.conversation_timestamp;
         rows.push(Row { table: Table::Chats, id: id.to_owned(), day: None, makes: false });
         Ok(())
     }
@@ -213,12 +225,57 @@ struct Message<'a> {
     #[serde(borrow)]
     status: Option<Text<'a>>,
     message_timestamp: Option<Whole>,
+    #[serde(borrow)]
+    from_phone: Option<Text<'a>>,
+    #[serde(borrow)]
+    to_phone: Option<Text<'a>>,
+    #[serde(borrow)]
+    from: Option<&'a RawValue>,
+    #[serde(borrow)]
+    to: Option<&'a RawValue>,
+    #[serde(borrow)]
+    campaign: Option<Campaign<'a>>,
 }
 
+/// Members without another use are read for their type alone.
 #[derive(Deserialize)]
+#[expect(dead_code, reason = "a flag of another type refuses the event")]
 struct Key<'a> {
     #[serde(borrow)]
     id: Option<Text<'a>>,
+    #[serde(rename = "fromMe")]
+    from_me: Option<bool>,
+    #[serde(borrow, rename = "remoteJid")]
+    remote_jid: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "a flag of another type refuses the event")]
+struct Campaign<'a> {
+    is_campaign: Option<bool>,
+    #[serde(borrow)]
+    tags: Option<Text<'a>>,
+    #[serde(borrow)]
+    assigned_to: Option<Text<'a>>,
+    #[serde(borrow)]
+    origin: Option<Text<'a>>,
+}
+
+impl Campaign<'_> {
+    fn is_valid(&self) -> bool {
+        [&self.tags, &self.assigned_to, &self.origin].into_iter().all(|text| is_text(text.as_ref()))
+    }
+}
+
+/// The main name wins; under the other one only a text, or null, may stand in its place.
+fn is_phone(main: &Option<Text<'_>>, alias: Option<&RawValue>) -> bool {
+    match main {
+        Some(main) => is_text(Some(main)),
+        None => alias.is_none_or(|alias| {
+            let alias = alias.get();
+            alias == "null" || alias.starts_with('"') && !alias.contains("\\u0000")
+        }),
+    }
 }
 
 impl Message<'_> {
@@ -231,6 +288,9 @@ impl Message<'_> {
         let flow = required(&self.flow).ok_or(LACKS)?;
         check(flow == "IN" || flow == "OUT", "flow is neither IN nor OUT")?;
         check(self.key.as_ref().is_none_or(|key| required(&key.id).is_some()), LACKS)?;
+        check(self.key.as_ref().is_none_or(|key| is_text(key.remote_jid.as_ref())), TYPE)?;
+        check(self.campaign.as_ref().is_none_or(Campaign::is_valid), TYPE)?;
+        check(is_phone(&self.from_phone, self.from) && is_phone(&self.to_phone, self.to), TYPE)?;
         let texts = [&self.message_type, &self.message_text, &self.message_url, &self.status];
         check(texts.into_iter().all(|text| is_text(text.as_ref())), TYPE)?;
         check(is_object(self.message_obj), TYPE)?;
@@ -247,6 +307,7 @@ impl Message<'_> {
 }
 
 #[derive(Deserialize)]
+#[expect(dead_code, reason = "a member of another type refuses the event")]
 struct MessageUpdate<'a> {
     #[serde(borrow)]
     message_id: Option<Text<'a>>,
@@ -271,7 +332,6 @@ impl MessageUpdate<'_> {
         let texts = [&self.status, &self.message_url];
         check(texts.into_iter().all(|text| is_text(text.as_ref())), TYPE)?;
         check(is_object(self.edited_message_obj), TYPE)?;
-        let _ = self.is_deleted;
         rows.push(Row { table: Table::Messages, id: id.to_owned(), day: None, makes: false });
         Ok(())
     }
@@ -292,6 +352,12 @@ struct Contact<'a> {
 }
 
 impl Contact<'_> {
+    /// A new one has a name; an update may clear it.
+    fn check_named(&self, company: &str) -> Result<(), &'static str> {
+        check(required(&self.push_name).is_some(), LACKS)?;
+        self.check(company)
+    }
+
     fn check(&self, company: &str) -> Result<(), &'static str> {
         check_company(&self.company_id, company)?;
         let is_whole = required(&self.phone_number).is_some() && required(&self.agent_id).is_some();
@@ -316,14 +382,16 @@ struct Agent<'a> {
     host_name: Option<Text<'a>>,
     #[serde(borrow)]
     version: Option<Text<'a>>,
+    #[serde(borrow)]
+    phone_number: Option<Text<'a>>,
 }
 
 impl Agent<'_> {
     fn read(&self, company: &str, rows: &mut Vec<Row>) -> Result<(), &'static str> {
         check_company(&self.company_id, company)?;
         let id = required(&self.agent_id).ok_or(LACKS)?;
-        let texts =
-            [&self.qr_code, &self.status, &self.agent_name, &self.host_name, &self.version];
+        let texts = [&self.qr_code, &self.status, &self.agent_name, &self.host_name];
+        let texts = texts.into_iter().chain([&self.version, &self.phone_number]);
         check(texts.into_iter().all(|text| is_text(text.as_ref())), TYPE)?;
         rows.push(Row { table: Table::Agents, id: id.to_owned(), day: None, makes: true });
         Ok(())
