@@ -6,6 +6,7 @@
 pub mod check;
 pub mod client;
 pub mod contract;
+pub mod ends;
 pub mod generate;
 pub mod host;
 pub mod load;

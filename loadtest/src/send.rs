@@ -15,7 +15,8 @@ use shards::wire::nats::jetstream::PubAck;
 use shards::wire::nats::op::Msg;
 
 use crate::client::{Client, ClientError};
-pub use plan::{Outgoing, SendPlan, Sent, Source};
+use crate::ends::Cuts;
+pub use plan::{Known, Outgoing, SendPlan, Sent, Source};
 
 /// Sends until `plan.count` events, or all of the source, have their PubAck, or until the plan's time is
 /// over or `stop` is set and all that was begun has its PubAck; `before` sees every event first.
@@ -27,6 +28,19 @@ pub fn send<S: Source>(
     source: &mut S,
     stop: &AtomicBool,
     mut before: impl FnMut(&S::Event<'_>),
+) -> Result<Sent, ClientError> {
+    send_told(plan, source, stop, |event, _| before(event))
+}
+
+/// As [`send`]; `before` is also given the planned time, nanoseconds since the epoch.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_told<S: Source>(
+    plan: &SendPlan,
+    source: &mut S,
+    stop: &AtomicBool,
+    mut before: impl FnMut(&S::Event<'_>, u64),
 ) -> Result<Sent, ClientError> {
     let mut sender = Sender::new(plan)?;
     // The count shrinks to what was drawn where the source ends before.
@@ -43,8 +57,9 @@ pub fn send<S: Source>(
                 count = drawn;
                 break;
             };
-            before(&event);
-            sender.queue(due, &mut event)?;
+            let planned = sender.instant(due);
+            before(&event, sender.wall_ns(planned));
+            sender.queue(planned, &mut event)?;
             drop(event);
             drawn += 1;
             due = sender.due(source, drawn);
@@ -96,6 +111,7 @@ struct Sender<'a> {
     progress_at: Instant,
     acked_at: Instant,
     replies: String,
+    cuts: Cuts,
     sent: Sent,
 }
 
@@ -126,6 +142,7 @@ impl<'a> Sender<'a> {
             progress_at: start,
             acked_at: start,
             replies,
+            cuts: plan.cuts.clone(),
             sent,
         })
     }
@@ -141,6 +158,11 @@ impl<'a> Sender<'a> {
         due.map_or_else(Instant::now, |due| self.start + due)
     }
 
+    /// A time of this run in nanoseconds since the epoch.
+    fn wall_ns(&self, at: Instant) -> u64 {
+        self.sent.start_ns + at.saturating_duration_since(self.start).as_nanos() as u64
+    }
+
     /// Whether that time lies behind the plan's.
     fn is_over(&self, due: Option<Duration>) -> bool {
         let is_over = |duration| due.unwrap_or_else(|| self.start.elapsed()) >= duration;
@@ -153,12 +175,10 @@ impl<'a> Sender<'a> {
 
     fn queue(
         &mut self,
-        due: Option<Duration>,
+        planned: Instant,
         event: &mut impl Outgoing,
     ) -> Result<(), ClientError> {
-        let planned = self.instant(due);
-        let since = planned.saturating_duration_since(self.start);
-        event.stamp(self.sent.start_ns + since.as_nanos() as u64);
+        event.stamp(self.wall_ns(planned));
         let mut slot = self.spare.pop().unwrap_or_default();
         slot.headers.clear();
         event.append_headers(&mut slot.headers)?;
@@ -180,6 +200,9 @@ impl<'a> Sender<'a> {
 
     /// Writes what is queued, takes in what has come; waits for either until `wake`.
     fn turn(&mut self, wake: Option<Instant>) -> Result<(), ClientError> {
+        if self.cuts.is_due() {
+            return Err(ClientError::Closed);
+        }
         for (at, slot) in self.pending.iter().enumerate().skip(self.written) {
             let reply = reply_subject(&mut self.replies, self.first + at as u64);
             if let Some(meter) = &self.plan.meter {

@@ -23,7 +23,7 @@ pub use profile::{Profile, parse_faults};
 
 use super::put::rewrite;
 use super::text::Pool;
-use crate::send::{Outgoing, Source};
+use crate::send::{Known, Outgoing, Source};
 use party::{Naming, Party};
 use world::{Company, Told};
 use write::{Quirk, Shares, Writer};
@@ -68,6 +68,10 @@ impl Outgoing for Event<'_> {
 
     fn series(&self) -> usize {
         self.company_number * Kind::ALL.len() + self.kind as usize
+    }
+
+    fn known(&self) -> Known {
+        Known::Ingest(self.expect)
     }
 }
 
