@@ -1,7 +1,7 @@
 //! Local stack, event generators, open-loop sender and checker.
-//! Modules from bottom to top: `stack` (private servers), `client` (blocking NATS), `meter` (counters),
-//! `host` (processes and machine), `generate` (events from a seed), `send` (planned times), `check` (what came out), `report`, `run` (all
-//! of it), `load` (events alone, as a command).
+//! Modules from bottom to top: `stack` (private servers), `host` (processes and machine), `client` (blocking NATS),
+//! `meter` (counters), `generate` (events from a seed), `send` (planned times), `check` (what came out), `report`,
+//! `results` (what a run leaves behind), `run` (all of it), `load` (events alone, as a command).
 
 pub mod check;
 pub mod client;

@@ -36,6 +36,9 @@ pub struct Results {
     pub processes: Vec<ProcessUse>,
     /// What measuring itself cost.
     pub harness: Harness,
+    /// What went on besides that a reader must know, as a server that was started anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// What was to be sent.
@@ -66,6 +69,9 @@ pub struct Sender {
     pub elapsed_s: f64,
     /// Planned time to the write: the floor that the sender itself sets.
     pub late: Spread,
+    /// All its values, as in [`Distribution::histogram`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub late_histogram: String,
     /// Whether it fell behind its plan by more than a second, or by more than a tenth of the run: latencies
     /// then tell of the sender, not of daisi.
     pub fell_behind: bool,
@@ -189,7 +195,7 @@ pub struct ProcessUse {
 }
 
 /// What measuring cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Harness {
     /// CPU of sender, observers and sampler by event sent.
     pub cpu_us_per_event: f64,
@@ -197,4 +203,7 @@ pub struct Harness {
     pub events_per_core: f64,
     /// Time from an event's arrival in the observer to its entry in the books.
     pub observe_late: Spread,
+    /// CPU by event sent of each thread of the harness, by name, microseconds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub threads: BTreeMap<String, f64>,
 }
