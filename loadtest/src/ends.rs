@@ -10,12 +10,9 @@ pub mod ingest;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use hdrhistogram::Histogram;
-
-pub use course::{Course, Gauge, merge_seconds};
+pub use course::{Course, Gauge};
 
 use crate::client::ClientError;
-use crate::results::End;
 use crate::send::Outgoing;
 
 /// Examples kept of each kind of fault.
@@ -38,17 +35,6 @@ pub enum EndError {
         /// Its reason.
         source: std::io::Error,
     },
-}
-
-/// What an end has to tell when all is over.
-#[derive(Debug)]
-pub struct Observed {
-    /// For the results.
-    pub end: End,
-    /// What came out, by second.
-    pub seconds: course::Seconds,
-    /// From arrival to the entry in the books, microseconds.
-    pub late_us: Histogram<u64>,
 }
 
 /// An event that is about to be sent.

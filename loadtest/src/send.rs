@@ -29,10 +29,11 @@ pub fn send<S: Source>(
     stop: &AtomicBool,
     mut before: impl FnMut(&S::Event<'_>),
 ) -> Result<Sent, ClientError> {
-    send_told(plan, source, stop, |event, _| before(event))
+    send_told(plan, source, stop, |event, _| before(event), || ())
 }
 
-/// As [`send`]; `before` is also given the planned time, nanoseconds since the epoch.
+/// As [`send`]; `before` is also given the planned time, nanoseconds since the epoch, and `acked` is called
+/// with each PubAck.
 ///
 /// # Errors
 /// As [`send`].
@@ -41,6 +42,7 @@ pub fn send_told<S: Source>(
     source: &mut S,
     stop: &AtomicBool,
     mut before: impl FnMut(&S::Event<'_>, u64),
+    mut acked: impl FnMut(),
 ) -> Result<Sent, ClientError> {
     let mut sender = Sender::new(plan)?;
     // The count shrinks to what was drawn where the source ends before.
@@ -69,7 +71,7 @@ pub fn send_told<S: Source>(
         }
         let is_done = is_ending || drawn == count;
         let wake = if is_done { None } else { Some(sender.instant(due)) };
-        if let Err(error) = sender.turn(wake) {
+        if let Err(error) = sender.turn(wake, &mut acked) {
             sender.recover(error)?;
         }
     }
@@ -130,6 +132,7 @@ impl<'a> Sender<'a> {
             late_us: crate::report::latency_histogram(),
             ack_us: crate::report::latency_histogram(),
         };
+        plan.origin.set(sent.start_ns);
         let start = Instant::now();
         Ok(Self {
             plan,
@@ -199,7 +202,11 @@ impl<'a> Sender<'a> {
     }
 
     /// Writes what is queued, takes in what has come; waits for either until `wake`.
-    fn turn(&mut self, wake: Option<Instant>) -> Result<(), ClientError> {
+    fn turn(
+        &mut self,
+        wake: Option<Instant>,
+        acked: &mut impl FnMut(),
+    ) -> Result<(), ClientError> {
         if self.cuts.is_due() {
             return Err(ClientError::Closed);
         }
@@ -220,7 +227,9 @@ impl<'a> Sender<'a> {
         let deadline = wake.filter(|_| !is_full).map_or(patience, |wake| wake.min(patience));
         let mut next = self.client.receive(deadline)?;
         while let Some(message) = next {
-            self.settle(&message)?;
+            if self.settle(&message)? {
+                acked();
+            }
             next = self.client.receive(now)?;
         }
         if self.pending.is_empty() {
@@ -243,13 +252,14 @@ impl<'a> Sender<'a> {
         }
     }
 
-    fn settle(&mut self, message: &Msg) -> Result<(), ClientError> {
+    /// True for the first PubAck of an event.
+    fn settle(&mut self, message: &Msg) -> Result<bool, ClientError> {
         let Some(at) = reply_number(message.subject()).and_then(|n| n.checked_sub(self.first))
         else {
-            return Ok(());
+            return Ok(false);
         };
         let Some(slot) = self.pending.get_mut(at as usize).filter(|slot| !slot.is_acked) else {
-            return Ok(());
+            return Ok(false);
         };
         if message.status().is_some_and(|status| status.code == 503) {
             return Err(ClientError::NoResponders { subject: slot.subject.clone() });
@@ -271,7 +281,7 @@ impl<'a> Sender<'a> {
             self.first += 1;
             self.written -= 1;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// A new connection and everything unacknowledged again, until the plan's time without a PubAck

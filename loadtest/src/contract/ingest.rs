@@ -22,6 +22,20 @@ pub enum Table {
     Agents,
 }
 
+impl Table {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Messages, Self::Chats, Self::Agents];
+
+    /// Its name in the database.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Messages => "messages",
+            Self::Chats => "chats",
+            Self::Agents => "agents",
+        }
+    }
+}
+
 /// A row that an event writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{Course, Cuts, EXAMPLES_MAX, EndError, Observed, Told};
+use super::{Course, Cuts, EXAMPLES_MAX, Told};
 use crate::check::{Checker, Expectation, Unmarked};
 use crate::client::{Client, ClientError};
 use crate::contract::cdc::{Fate, Forward, read};
 use crate::generate::record_hash;
 use crate::report::Outcomes;
-use crate::results::{Counts, End};
+use crate::results::{Counts, ObserverPart};
 use crate::send::{Known, wall_ns};
 
 /// After the last expected event: time for a second copy to show.
@@ -62,6 +62,16 @@ pub fn open(watcher: Watcher) -> (Teller, Watcher) {
         told: 0,
     };
     (teller, Watcher { inbox: Some(inbox), ..watcher })
+}
+
+impl Observe {
+    /// In words, for a report.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Live { pattern } => format!("delivery to a subscription on {pattern}"),
+            Self::Stream { name } => format!("stored in the stream {name}"),
+        }
+    }
 }
 
 impl Teller {
@@ -190,7 +200,10 @@ impl Watcher {
     ///
     /// # Errors
     /// The server is away for longer than allowed.
-    pub fn watch(mut self, drain: Duration) -> Result<(Checker, Option<Course>), EndError> {
+    pub fn watch(
+        mut self,
+        drain: Duration,
+    ) -> Result<(Checker, Option<Course>), ClientError> {
         let mut ended: Option<Instant> = None;
         let mut completed: Option<Instant> = None;
         let mut away_since: Option<Instant> = None;
@@ -204,7 +217,7 @@ impl Watcher {
                 Err(error) => {
                     let since = *away_since.get_or_insert_with(Instant::now);
                     if since.elapsed() > self.outage_max {
-                        return Err(error.into());
+                        return Err(error);
                     }
                     self.reconnect();
                 }
@@ -251,7 +264,7 @@ impl Watcher {
             next = self.client.receive_arrived();
         }
         if let Some(course) = self.course.as_mut().filter(|_| has_arrived) {
-            course.late(wall_ns().saturating_sub(now_ns) / 1_000);
+            course.booked(now_ns);
         }
         self.note()?;
         self.client.flush()
@@ -363,19 +376,9 @@ fn counts(outcomes: &Outcomes) -> Counts {
     }
 }
 
-/// What the checker and the course have to tell.
-pub fn conclude(checker: &Checker, course: Course, observe: &Observe) -> Observed {
-    let counts = counts(&checker.outcomes());
-    course.gauge().tell(&counts, true);
-    let text = match observe {
-        Observe::Live { pattern } => format!("delivery to a subscription on {pattern}"),
-        Observe::Stream { name } => format!("stored in the stream {name}"),
-    };
-    let (events_per_s, latency) =
-        (course.rate(), crate::results::Distribution::of(course.latency_us()));
+/// What the checker has to tell, for the recorder.
+pub fn conclude(checker: &Checker, course: Course) -> ObserverPart {
     let mut examples = checker.examples();
     examples.truncate(2 * EXAMPLES_MAX);
-    let (seconds, late_us) = course.end();
-    let end = End { name: "cdc".to_owned(), text, counts, events_per_s, latency, examples };
-    Observed { end, seconds, late_us }
+    course.end(counts(&checker.outcomes()), examples)
 }

@@ -1,7 +1,6 @@
-//! The course of one end: latencies in all and by second, and what the page and the progress line show of it
-//! while it goes on. One thread writes; others read the gauge.
+//! The course of one end while it goes on: each event seen goes to its part of the recorder, and to what the
+//! page and the progress line show. One thread writes; others read the gauge.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,12 +8,9 @@ use hdrhistogram::Histogram;
 
 use crate::meter::EndSeries;
 use crate::report::latency_histogram;
-use crate::results::{Counts, Second, SecondEnd};
+use crate::results::{Counts, ObserverPart};
 
 const SECOND_NS: u64 = 1_000_000_000;
-
-/// What came out by second since the epoch.
-pub type Seconds = BTreeMap<u64, SecondEnd>;
 
 /// What others may see of an end that is looked at.
 #[derive(Debug)]
@@ -51,7 +47,7 @@ impl Gauge {
         (self.p50_us.load(Ordering::Relaxed), self.p95_us.load(Ordering::Relaxed))
     }
 
-    /// Faults so far, losses not among them before the end.
+    /// Faults so far; what is missing is one when the run is over.
     pub fn faults(&self) -> u64 {
         let told = self.series.faults.iter().map(|(_, gauge)| gauge.get().unsigned_abs());
         self.series.lost.get().unsigned_abs() + told.sum::<u64>()
@@ -74,30 +70,20 @@ impl Gauge {
     }
 }
 
-/// Latencies of what was seen.
+/// Where an end writes down what it sees.
 #[derive(Debug)]
 pub struct Course {
     gauge: Arc<Gauge>,
-    all: Histogram<u64>,
+    part: ObserverPart,
+    /// Of the second that is under way.
     second: Histogram<u64>,
     at_s: u64,
-    seconds: Seconds,
-    late: Histogram<u64>,
-    span_ns: Option<(u64, u64)>,
 }
 
 impl Course {
     /// Nothing seen yet.
-    pub fn new(gauge: Arc<Gauge>) -> Self {
-        Self {
-            gauge,
-            all: latency_histogram(),
-            second: latency_histogram(),
-            at_s: 0,
-            seconds: Seconds::new(),
-            late: latency_histogram(),
-            span_ns: None,
-        }
+    pub fn new(gauge: Arc<Gauge>, part: ObserverPart) -> Self {
+        Self { gauge, part, second: latency_histogram(), at_s: 0 }
     }
 
     /// What others see of it.
@@ -113,68 +99,43 @@ impl Course {
     /// One more has come, at `at_ns` since the epoch.
     pub fn see(&mut self, at_ns: u64, latency_us: u64) {
         let at_s = at_ns / SECOND_NS;
-        // A clock that was set back does not open a second again.
         if at_s > self.at_s {
-            self.close();
+            self.show();
             self.at_s = at_s;
         }
-        self.all.saturating_record(latency_us);
         self.second.saturating_record(latency_us);
-        let (first, _) = self.span_ns.unwrap_or((at_ns, at_ns));
-        self.span_ns = Some((first, at_ns));
+        self.part.seen(at_ns.saturating_sub(latency_us * 1_000), at_ns);
         self.gauge.series.seen.inc();
         self.gauge.series.latency.observe(latency_us as f64 / 1e6);
     }
 
-    /// One was seen whose time is not known.
-    pub fn see_untimed(&self) {
-        self.gauge.series.seen.inc();
+    /// All that was seen, with what has no time of its own.
+    fn see_all(&self, seen: u64) {
+        self.gauge.series.seen.inc_by(seen.saturating_sub(self.gauge.seen()));
     }
 
-    /// How long something lay between its arrival and the books.
-    pub fn late(&mut self, late_us: u64) {
-        self.late.saturating_record(late_us);
+    /// What had arrived by then is in the books.
+    pub fn booked(&mut self, arrived_ns: u64) {
+        self.part.booked(arrived_ns);
     }
 
-    /// All latencies so far, microseconds.
-    pub fn latency_us(&self) -> &Histogram<u64> {
-        &self.all
+    /// Ends it: what the recorder is given.
+    pub fn end(mut self, counts: Counts, examples: Vec<String>) -> ObserverPart {
+        self.show();
+        self.see_all(counts.seen);
+        self.gauge.tell(&counts, true);
+        self.part.counts = counts;
+        self.part.examples = examples;
+        self.part
     }
 
-    /// Events a second from the first seen to the last.
-    pub fn rate(&self) -> f64 {
-        let (first, last) = self.span_ns.unwrap_or_default();
-        let seconds = (last - first) as f64 / 1e9;
-        if seconds > 0.0 { self.all.len() as f64 / seconds } else { 0.0 }
-    }
-
-    /// Ends it: the seconds, and how late the books were.
-    pub fn end(mut self) -> (Seconds, Histogram<u64>) {
-        self.close();
-        (self.seconds, self.late)
-    }
-
-    fn close(&mut self) {
+    fn show(&mut self) {
         if self.second.is_empty() {
             return;
         }
         let at = |quantile| self.second.value_at_quantile(quantile);
-        let (p50, p95, p99) = (at(0.5), at(0.95), at(0.99));
-        let (seen, max) = (self.second.len(), self.second.max());
-        self.seconds.insert(self.at_s, SecondEnd { seen, p50, p95, p99, max });
-        self.gauge.p50_us.store(p50, Ordering::Relaxed);
-        self.gauge.p95_us.store(p95, Ordering::Relaxed);
+        self.gauge.p50_us.store(at(0.5), Ordering::Relaxed);
+        self.gauge.p95_us.store(at(0.95), Ordering::Relaxed);
         self.second.reset();
-    }
-}
-
-/// Enters what an end saw into the series of a run that began at `start_ns`.
-pub fn merge_seconds(series: &mut Vec<Second>, start_ns: u64, name: &str, seconds: &Seconds) {
-    for (at_s, seen) in seconds {
-        let at_s = at_s.saturating_sub(start_ns / SECOND_NS);
-        while series.len() <= at_s as usize {
-            series.push(Second { at_s: series.len() as u64, ..Second::default() });
-        }
-        series[at_s as usize].ends.insert(name.to_owned(), *seen);
     }
 }

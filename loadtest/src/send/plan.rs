@@ -11,6 +11,7 @@ use crate::check::Expectation;
 use crate::ends::Cuts;
 use crate::generate::ingest::Expect;
 use crate::meter::Meter;
+use crate::results::Origin;
 
 /// What the source of an event knows of its effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +104,8 @@ pub struct SendPlan {
     pub batch: usize,
     /// Counts each publish.
     pub meter: Option<Arc<Meter>>,
+    /// Is told when the sending begins.
+    pub origin: Origin,
     /// Drops its connection when told so.
     pub cuts: Cuts,
     /// How long a PubAck may take before the connection is given up and everything sent again.
@@ -122,6 +125,7 @@ impl SendPlan {
             window: 1024,
             batch: 1024,
             meter: None,
+            origin: Origin::default(),
             cuts: Cuts::default(),
             ack_max: Duration::from_secs(5),
             outage_max: Duration::from_secs(60),
