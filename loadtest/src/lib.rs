@@ -11,6 +11,7 @@ pub mod generate;
 pub mod host;
 pub mod load;
 pub mod meter;
+pub mod profile;
 pub mod report;
 pub mod results;
 pub mod run;

@@ -91,6 +91,8 @@ pub struct Generator {
     rng: Rng,
     writer: Writer,
     companies: Vec<Company>,
+    /// Companies in the order of their turns.
+    round: Vec<usize>,
     naming: Naming,
     party: Party,
     books: Books,
@@ -106,6 +108,21 @@ pub struct Generator {
     payload: Vec<u8>,
     msg_id: String,
     can_repeat: bool,
+}
+
+/// Whose turn it is, one after another: those with more turns have them spread over the round.
+fn round(profile: &Profile) -> Vec<usize> {
+    let turns = |company: usize| profile.turns.get(company).copied().unwrap_or(1);
+    let turns_max = (0..profile.companies.len()).map(turns).max().unwrap_or(1);
+    let step = |step: u32| {
+        // A company takes part in its share of the steps, evenly.
+        let takes = move |company: &usize| {
+            let part = |step: u32| u64::from(step) * u64::from(turns(*company)) / u64::from(turns_max);
+            part(step + 1) > part(step)
+        };
+        (0..profile.companies.len()).filter(takes)
+    };
+    (0..turns_max).flat_map(step).collect()
 }
 
 /// What an event is about.
@@ -145,6 +162,7 @@ impl Generator {
             writer: Writer { pool, rng: rng.fork(), shares, tag, message_id: String::new() },
             rng,
             companies: profile.companies.iter().map(company).collect(),
+            round: round(&profile),
             naming: Naming { tag, agents: u64::from(profile.agents), groups },
             party: Party::default(),
             books: Books::default(),
@@ -193,7 +211,8 @@ impl Generator {
         // Subjects in turn, and each round of them for the next company: every pair occurs.
         let subjects = self.profile.subjects.len() as u64;
         let kind = self.profile.subjects[(self.turn % subjects) as usize];
-        let company = (self.turn / subjects % self.companies.len() as u64) as usize;
+        let turn = (self.turn / subjects % self.round.len() as u64) as usize;
+        let company = self.round[turn];
         self.turn += 1;
         match (self.draw_fault(), kind.pair()) {
             (Some(Fault::Duplicate), _) if self.can_repeat && !self.msg_id.is_empty() => {
