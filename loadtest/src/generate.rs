@@ -23,6 +23,7 @@ use names::Names;
 pub use profile::Profile;
 pub use row::Table;
 use row::{Row, SENT_NS_PLACEHOLDER, Writer};
+pub(crate) use text::time_text;
 use text::{Pool, write_padded};
 
 /// A row (or, for messages, a chat) whose versions must arrive in order; below [`Profile::rows`].

@@ -1,5 +1,5 @@
 //! Command line of the load test: `stack` holds a local stack, `generate` prints or publishes events,
-//! `run` publishes them and checks what daisi makes of them.
+//! `run` publishes them and checks what daisi makes of them; `report`, `compare` and `check` read its results.
 
 use std::error::Error;
 use std::io::{self, Read};
@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use loadtest::client::Client;
 use loadtest::generate::Profile;
 use loadtest::load::{self, LoadArgs, LoadError, with_old_flags};
+use loadtest::results::command::{self, CheckArgs, CompareArgs, ReportArgs};
 use loadtest::run::{Observe, run, stop_sign};
 use loadtest::send::SendPlan;
 use loadtest::stack::{NatsOptions, PostgresOptions, RedisOptions, Stack};
@@ -33,6 +34,12 @@ enum Command {
     },
     /// Publish events, or print them, and tell what must become of them. The same as `daisi load`.
     Generate(LoadArgs),
+    /// Show a run again from its results file.
+    Report(ReportArgs),
+    /// Set runs beside a base, figure by figure.
+    Compare(CompareArgs),
+    /// Hold limits against a run: ends with 1 if one is broken, and one on what was not measured is.
+    Check(CheckArgs),
     /// Publish events and check what comes out on `wa.>`; ends with 1 unless all is well.
     Run {
         #[command(flatten)]
@@ -89,6 +96,9 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse_from(arguments).command {
         Command::Stack { no_postgres } => hold_stack(no_postgres),
         Command::Generate(args) => generate(&args),
+        Command::Report(args) => Ok(command::report(&args)),
+        Command::Compare(args) => Ok(command::compare(&args)),
+        Command::Check(args) => Ok(command::check(&args)),
         Command::Run { workload, nats_url, stream, drain, json } => {
             run_and_check(&workload, nats_url, stream, drain, json)
         }

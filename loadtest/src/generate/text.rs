@@ -171,11 +171,11 @@ pub(super) fn put_idempotency_key(out: &mut Vec<u8>, scratch: &mut Vec<u8>, lsn:
 }
 
 /// `2025-06-01T10:00:00.123456Z`; its first ten bytes are the date.
-pub(super) type TimeText = [u8; 27];
+pub(crate) type TimeText = [u8; 27];
 
 /// The text of a time in microseconds since the epoch.
 /// Days to date: Howard Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`.
-pub(super) fn time_text(micros: u64) -> TimeText {
+pub(crate) fn time_text(micros: u64) -> TimeText {
     let seconds = micros / 1_000_000;
     let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::host::HostError;
 use crate::report::latency_histogram;
-use crate::send::wall_ns;
+use crate::send::{Sent, wall_ns};
 
 /// Format of the file.
 pub(super) const FORMAT: u32 = 1;
@@ -95,6 +95,20 @@ pub struct Sending<'a> {
     pub late_us: &'a Histogram<u64>,
     /// Planned time to PubAck, microseconds.
     pub ack_us: &'a Histogram<u64>,
+}
+
+impl<'a> From<&'a Sent> for Sending<'a> {
+    fn from(sent: &'a Sent) -> Self {
+        Self {
+            published: sent.acked,
+            dropped: sent.acked_again,
+            resent: sent.resent,
+            reconnects: sent.reconnects,
+            elapsed: sent.elapsed,
+            late_us: &sent.late_us,
+            ack_us: &sent.ack_us,
+        }
+    }
 }
 
 impl Recorder {
