@@ -1,10 +1,12 @@
 //! Command line of the load test: `stack` holds a local stack, `generate` prints or publishes events,
-//! `run` publishes them and checks what daisi makes of them.
+//! `run` publishes them and checks what daisi makes of them; `record` keeps those of others in a trace,
+//! `trace` tells what it holds, `replay` publishes it.
 
 use std::error::Error;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -14,6 +16,7 @@ use loadtest::load::{self, LoadArgs, LoadError, with_old_flags};
 use loadtest::run::{Observe, run, stop_sign};
 use loadtest::send::SendPlan;
 use loadtest::stack::{NatsOptions, PostgresOptions, RedisOptions, Stack};
+use loadtest::trace::{self, RecordArgs, ReplayArgs, ShowArgs};
 
 #[derive(Debug, Parser)]
 #[command(name = "loadtest", version, about)]
@@ -33,6 +36,14 @@ enum Command {
     },
     /// Publish events, or print them, and tell what must become of them. The same as `daisi load`.
     Generate(LoadArgs),
+    /// Record a stream, or what passes on a subject, to a trace: a compressed file of events with their
+    /// headers and arrival times. Disturbs no other consumer.
+    Record(RecordArgs),
+    /// Tell what a trace holds: events, span, companies, subjects, sizes, rates.
+    Trace(ShowArgs),
+    /// Publish a trace again: as recorded, faster, at a rate, or as fast as possible; with ids of its own
+    /// unless told otherwise, so that no dedup takes it for what was seen before.
+    Replay(ReplayArgs),
     /// Publish events and check what comes out on `wa.>`; ends with 1 unless all is well.
     Run {
         #[command(flatten)]
@@ -89,6 +100,9 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse_from(arguments).command {
         Command::Stack { no_postgres } => hold_stack(no_postgres),
         Command::Generate(args) => generate(&args),
+        Command::Record(args) => on_sign(|stop| trace::record(&args, stop)),
+        Command::Trace(args) => on_sign(|_| trace::show(&args)),
+        Command::Replay(args) => on_sign(|stop| trace::replay(&args, stop)),
         Command::Run { workload, nats_url, stream, drain, json } => {
             run_and_check(&workload, nats_url, stream, drain, json)
         }
@@ -135,6 +149,11 @@ fn hold_stack(no_postgres: bool) -> Outcome {
     println!("ready");
     io::stdin().read_to_end(&mut Vec::new())?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn on_sign(work: impl FnOnce(&AtomicBool) -> Result<(), LoadError>) -> Outcome {
+    let stop = stop_sign()?;
+    Ok(work(&stop).map(|()| ExitCode::SUCCESS)?)
 }
 
 fn generate(args: &LoadArgs) -> Outcome {
