@@ -76,13 +76,26 @@ pub struct Watcher {
     options: IngestOptions,
     course: Course,
     cuts: Cuts,
+    runtime: tokio::runtime::Runtime,
+    looker: Looker,
 }
 
-/// Both halves, joined by a channel.
-pub fn open(options: IngestOptions, course: Course, cuts: Cuts) -> (Teller, Watcher) {
+/// Both halves, joined by a channel; what the database holds now is not the run's.
+///
+/// # Errors
+/// The database does not answer.
+pub fn open(
+    options: IngestOptions,
+    course: Course,
+    cuts: Cuts,
+) -> Result<(Teller, Watcher), EndError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|source| EndError::Io { doing: "make a runtime for PostgreSQL", source })?;
+    let looker = runtime.block_on(Looker::connect(&options))?;
     let (out, inbox) = channel();
     let teller = Teller { out, companies: HashMap::new(), rows: Vec::new() };
-    (teller, Watcher { inbox, options, course, cuts })
+    Ok((teller, Watcher { inbox, options, course, cuts, runtime, looker }))
 }
 
 impl Teller {
@@ -159,26 +172,34 @@ impl Watcher {
     /// # Errors
     /// The database is away for longer than allowed.
     pub fn watch(self, drain: Duration) -> Result<Found, EndError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime
-            .map_err(|source| EndError::Io { doing: "make a runtime for PostgreSQL", source })?;
-        runtime.block_on(self.watch_on(drain))
+        let Self { inbox, options, course, cuts, runtime, looker } = self;
+        let looking = Looking { inbox, every: options.every, course, cuts, looker };
+        runtime.block_on(looking.run(drain))
     }
+}
 
-    async fn watch_on(mut self, drain: Duration) -> Result<Found, EndError> {
+/// The watcher at work.
+struct Looking {
+    inbox: Receiver<Word>,
+    every: Duration,
+    course: Course,
+    cuts: Cuts,
+    looker: Looker,
+}
+
+impl Looking {
+    async fn run(mut self, drain: Duration) -> Result<Found, EndError> {
         let mut books = Books::default();
-        let mut looker = Looker::connect(&self.options).await?;
         let mut ended: Option<Instant> = None;
-        while !self.is_over(&books, &mut ended, drain) {
-            let next = Instant::now() + self.options.every;
-            let is_told = take(&self.inbox, &mut books, &self.course);
-            if is_told {
+        while !ended.is_some_and(|at| books.outstanding() == 0 || at.elapsed() > drain) {
+            let next = Instant::now() + self.every;
+            if take(&self.inbox, &mut books, &self.course) {
                 ended.get_or_insert_with(Instant::now);
             }
             if self.cuts.is_due() {
-                looker.cut();
+                self.looker.cut();
             }
-            looker.look(&mut books, &self.inbox, &mut self.course).await?;
+            self.looker.look(&mut books, &self.inbox, &mut self.course).await?;
             tokio::time::sleep_until(next.into()).await;
         }
         let until = ended.unwrap_or_else(Instant::now) + drain;
@@ -186,20 +207,14 @@ impl Watcher {
         let mut pause = Duration::from_millis(300);
         loop {
             tokio::time::sleep(pause).await;
-            looker.sweep(&mut books).await?;
+            self.looker.sweep(&mut books).await?;
             let (counts, examples) = books.account();
-            let is_final = counts.is_clean() || Instant::now() > until;
-            if is_final {
-                let kinds = books.kinds();
+            if counts.is_clean() || Instant::now() > until {
                 let part = self.course.end(counts, examples);
-                return Ok(Found { part, kinds, letters: books.letters() });
+                return Ok(Found { part, kinds: books.kinds(), letters: books.letters() });
             }
             pause = (pause * 2).min(Duration::from_secs(2));
         }
-    }
-
-    fn is_over(&self, books: &Books, ended: &mut Option<Instant>, drain: Duration) -> bool {
-        ended.is_some_and(|at| books.outstanding() == 0 || at.elapsed() > drain)
     }
 }
 

@@ -5,7 +5,7 @@
 
 /// Which text of the event a span lies in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Place {
+pub enum Place {
     /// The message body.
     Body,
     /// The subject the message came on.
@@ -20,24 +20,25 @@ const OFFSET_MASK: u32 = (1 << 30) - 1;
 
 /// A range of bytes in one of the texts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Span {
+pub struct Span {
     tagged_start: u32,
     len: u32,
 }
 
 impl Span {
     /// The range `start..end` of `place`; both are below [`TEXT_BYTES_MAX`], which `transform` checks.
-    pub(crate) fn new(place: Place, start: usize, end: usize) -> Self {
+    pub fn new(place: Place, start: usize, end: usize) -> Self {
         debug_assert!(start <= end && end < TEXT_BYTES_MAX);
         Self { tagged_start: start as u32 | (place as u32) << 30, len: (end - start) as u32 }
     }
 
     /// Start inside its text.
-    pub(crate) fn offset(self) -> usize {
+    pub fn offset(self) -> usize {
         (self.tagged_start & OFFSET_MASK) as usize
     }
 
-    pub(crate) fn len(self) -> usize {
+    /// Its bytes.
+    pub fn len(self) -> usize {
         self.len as usize
     }
 }

@@ -1,0 +1,284 @@
+//! `loadtest run` and `loadtest profiles`: options to an [`Order`], and results to files and exit codes.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use clap::Args;
+use shards::clock::parse_nanos;
+
+use super::live::Show;
+use super::{Disturbance, DriveError, Order, drive};
+use crate::bed::{Bed, BedArgs, BedError, masked};
+use crate::check::Checker;
+use crate::client::{Client, ClientError};
+use crate::ends::cdc::Observe;
+use crate::ends::ingest::IngestOptions;
+use crate::load::{ensure_ingest, ensure_source};
+use crate::profile::{self, Blend, Profile, ProfileError, Stage};
+use crate::results::{Load, Results, ResultsError};
+use crate::send::{SendPlan, wall_ns};
+
+/// A profile, where to run it, and what to write.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// A shipped profile (`loadtest profiles`), or a file in TOML.
+    #[arg(long, default_value = "steady")]
+    pub profile: String,
+    /// All rates, so many times as high.
+    #[arg(long, default_value_t = 1.0, value_name = "X")]
+    pub rate_times: f64,
+    /// The whole run in so many seconds: its phases become shorter or longer.
+    #[arg(long, value_name = "N")]
+    pub seconds: Option<f64>,
+    /// Same seed, same events [default: the profile's on private servers, the time on others].
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Where.
+    #[command(flatten)]
+    pub bed: BedArgs,
+    /// How it is looked at, and what is written.
+    #[command(flatten)]
+    pub look: LookArgs,
+}
+
+/// How a run is looked at; the same for every source of events.
+#[derive(Clone, Debug, Args)]
+pub struct LookArgs {
+    /// Writes results.json, report.html and the distributions into this folder.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Prints the results as one line of JSON in the place of tables.
+    #[arg(long)]
+    pub json: bool,
+    /// Between two looks for new rows: the resolution of the latency of the stage ingest.
+    #[arg(long, default_value = "5ms", value_parser = read_duration)]
+    pub poll: Duration,
+    /// Reads row changes from the stream wa_stream, timed by when it stored them, in the place of a subscription.
+    #[arg(long)]
+    pub from_stream: bool,
+    /// How long the last events may take to come out after the last PubAck.
+    #[arg(long, default_value = "30s", value_parser = read_duration)]
+    pub drain: Duration,
+    /// Publishes without a PubAck at a time.
+    #[arg(long, default_value_t = 1_024)]
+    pub window: usize,
+    /// Port of the page /metrics of the run; 0 for none.
+    #[arg(long, default_value_t = 0)]
+    pub metrics_port: u16,
+    /// Shows no progress.
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// Which profile to print.
+#[derive(Clone, Debug, Args)]
+pub struct ProfilesArgs {
+    /// Prints this one, to be changed and given back as a file.
+    pub name: Option<String>,
+}
+
+/// Why a run has no results.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// An option, or the profile, says something that cannot be.
+    #[error("{0}")]
+    Usage(String),
+    /// The servers.
+    #[error("{0}")]
+    Bed(#[from] BedError),
+    /// NATS.
+    #[error("{0}")]
+    Client(#[from] ClientError),
+    /// The run.
+    #[error("{0}")]
+    Drive(#[from] DriveError),
+    /// The files.
+    #[error("{0}")]
+    Results(#[from] ResultsError),
+    /// The results as JSON.
+    #[error("results: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Lists the shipped profiles, or prints one.
+///
+/// # Errors
+/// There is none of that name.
+pub fn profiles(args: &ProfilesArgs) -> Result<ExitCode, ProfileError> {
+    match args.name.as_deref() {
+        Some(name) => match profile::text_of(name) {
+            Some(text) => print!("{text}"),
+            None => drop(profile::load(name)?),
+        },
+        None => {
+            for (name, about) in profile::shipped()? {
+                println!("{name:<18} {about}");
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Drives a profile; success only if nothing was wrong.
+///
+/// # Errors
+/// What kept it from being driven.
+pub fn run(args: &RunArgs, stop: &AtomicBool) -> Result<ExitCode, RunError> {
+    let results = measure(args, stop)?;
+    args.look.tell(&results)?;
+    Ok(if results.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Drives a profile to its results.
+///
+/// # Errors
+/// As [`run`].
+pub fn measure(args: &RunArgs, stop: &AtomicBool) -> Result<Results, RunError> {
+    let profile = args.profile()?;
+    let mut source = Blend::new(&profile).map_err(RunError::Usage)?;
+    let (live, history) = profile.ingest_companies();
+    let has = |stage| profile.stages.contains(&stage);
+    let companies: Vec<String> = match has(Stage::Ingest) {
+        true => live.into_iter().chain(history).collect(),
+        false => Vec::new(),
+    };
+    let stages = match (has(Stage::Ingest), has(Stage::Cdc)) {
+        (true, true) => "ingest,dlq,cdc",
+        (true, false) => "ingest,dlq",
+        _ => "cdc",
+    };
+    let mut bed = Bed::start(&args.bed, stages, &companies)?;
+    let mut client = Client::connect(bed.nats_url())?;
+    if has(Stage::Ingest) {
+        ensure_ingest(&mut client, &source.kinds())?;
+    }
+    if has(Stage::Cdc) {
+        ensure_source(&mut client)?;
+    }
+    drop(client);
+    let generator = profile.cdc_profile();
+    let checker = Checker::new(generator.rows(), generator.companies);
+    let cdc = has(Stage::Cdc).then(|| (args.look.observe(), checker));
+    let ingest = args.look.ingest(&bed, has(Stage::Ingest))?;
+    let (of_ingest, of_cdc) = profile.events();
+    let seconds = profile.length().as_secs_f64();
+    let load = Load {
+        text: format!("profile {}: {}, {seconds:.0} s on {}", args.profile, profile.about, bed.text()),
+        events: Some(of_ingest + of_cdc),
+        rate: even_rate(&profile),
+        companies: u64::from(profile.companies) + u64::from(profile.history_companies),
+    };
+    let order = Order {
+        name: args.profile.clone(),
+        command: command_line(),
+        load,
+        plan: SendPlan { window: args.look.window.max(1), ..SendPlan::new("", u64::MAX) },
+        series: Blend::series(&profile),
+        cdc,
+        ingest,
+        drain: args.look.drain,
+        disturb: disturbances(&profile),
+        show: if args.look.quiet { Show::Quiet } else { Show::Progress },
+        metrics_port: args.look.metrics_port,
+    };
+    let results = drive(order, &mut bed, &mut source, stop)?;
+    // A daisi that died is no success, whatever came out before.
+    bed.finish()?;
+    Ok(results)
+}
+
+impl RunArgs {
+    fn profile(&self) -> Result<Profile, RunError> {
+        let is_above = |number: f64| number.is_finite() && number > 0.0;
+        if !is_above(self.rate_times) || !self.seconds.is_none_or(is_above) {
+            return Err(RunError::Usage("--rate-times and --seconds take numbers above 0".into()));
+        }
+        let profile = profile::load(&self.profile);
+        let profile = profile.map_err(|error| RunError::Usage(error.to_string()))?;
+        let mut profile = profile.scaled(self.rate_times, self.seconds);
+        if self.bed.nats_url.is_some() {
+            // Others have been here before: ids that were seen already would be taken for copies.
+            let now_s = wall_ns() / 1_000_000_000;
+            profile = profile.fresh(wall_ns(), now_s);
+        }
+        profile.seed = self.seed.unwrap_or(profile.seed);
+        profile.check().map_err(RunError::Usage)?;
+        Ok(profile)
+    }
+}
+
+impl LookArgs {
+    /// Where row changes are looked for.
+    pub fn observe(&self) -> Observe {
+        match self.from_stream {
+            true => Observe::Stream { name: "wa_stream".to_owned() },
+            false => Observe::Live { pattern: "wa.>".to_owned() },
+        }
+    }
+
+    /// Where rows are looked for, if chat events are sent.
+    ///
+    /// # Errors
+    /// Nobody told where the database is.
+    pub fn ingest(&self, bed: &Bed, is_driven: bool) -> Result<Option<IngestOptions>, RunError> {
+        if !is_driven {
+            return Ok(None);
+        }
+        let dsn = bed.postgres_dsn().ok_or_else(|| {
+            RunError::Usage("the stage ingest ends in PostgreSQL: --postgres-dsn says where".into())
+        })?;
+        Ok(Some(IngestOptions { every: self.poll, ..IngestOptions::new(dsn) }))
+    }
+
+    /// Writes and prints what was found.
+    ///
+    /// # Errors
+    /// The files.
+    pub fn tell(&self, results: &Results) -> Result<(), RunError> {
+        if let Some(folder) = &self.out {
+            results.write(folder)?;
+        }
+        match self.json {
+            true => println!("{}", serde_json::to_string(results)?),
+            false => print!("{}", results.text()),
+        }
+        if let Some(folder) = self.out.as_ref().filter(|_| !self.json) {
+            println!("\n{}", folder.join("report.html").display());
+        }
+        Ok(())
+    }
+}
+
+/// The rate of a profile that has one.
+fn even_rate(profile: &Profile) -> Option<f64> {
+    let mut rates = profile.phases.iter().map(|phase| phase.ingest + phase.history + phase.cdc);
+    let first = rates.next()?;
+    rates.all(|rate| (rate - first).abs() < 1e-9).then_some(first)
+}
+
+fn disturbances(profile: &Profile) -> Vec<(Duration, Disturbance)> {
+    let at = |share: f64| profile.length().mul_f64(share);
+    let cut = profile.disturb.cut_at.map(|share| (at(share), Disturbance::Cut));
+    let restart = profile.disturb.restart_nats_at.map(|share| (at(share), Disturbance::RestartNats));
+    let mut all: Vec<_> = cut.into_iter().chain(restart).collect();
+    all.sort_by_key(|(at, _)| *at);
+    all
+}
+
+/// As it was given, with secrets left out.
+pub fn command_line() -> String {
+    let words = std::env::args().enumerate().map(|(at, word)| match word.split_once('=') {
+        _ if at == 0 => word.rsplit('/').next().unwrap_or_default().to_owned(),
+        Some((name, value)) if value.contains("://") => format!("{name}={}", masked(value)),
+        _ if word.contains("://") => masked(&word),
+        _ => word,
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn read_duration(text: &str) -> Result<Duration, String> {
+    let nanos = parse_nanos(text).ok_or("write it as 5ms, 30s or 1h")?;
+    Ok(Duration::from_nanos(nanos))
+}
