@@ -122,7 +122,7 @@ impl Comparison {
             Row { figure: (*figure).clone(), base: of_base, others: others.collect() }
         };
         let rows = figures.iter().map(row);
-        rows.filter(|row| !row.is_quiet()).collect()
+        rows.filter(|row| row.figure.is_compared() && !row.is_quiet()).collect()
     }
 
     fn changes<'a>(&self, rows: &'a [Row]) -> impl Iterator<Item = Change> + use<'a> {
@@ -182,7 +182,7 @@ impl Comparison {
             );
         } else {
             notes.push(
-                "Medians, in brackets the least and the most; a difference smaller than these differ on one side is noise."
+                "Medians, in brackets the least and the most; a difference no larger than that between runs of one side is noise."
                     .into(),
             );
         }
@@ -293,7 +293,13 @@ fn show(unit: Unit, range: Option<Range>) -> Cell {
     if range.min == range.max {
         return median.into();
     }
-    format!("{median} [{} – {}]", unit.show(range.min), unit.show(range.max)).into()
+    let (min, max) = (unit.show(range.min), unit.show(range.max));
+    // A unit that both have stands once.
+    let min = match (min.split_once(' '), max.split_once(' ')) {
+        (Some((number, unit)), Some((_, other))) if unit == other => number.to_owned(),
+        _ => min,
+    };
+    format!("{median} [{min} – {max}]").into()
 }
 
 fn side_name(side: &Side) -> String {

@@ -1,6 +1,7 @@
 //! Every single figure of a run under a name, for comparing and for limits: `rate`, `cdc.p95_us`, `ingest.lost`,
 //! `daisi.cpu_us`. Invariant: what was not measured has no figure.
 
+use super::sampler::OWN;
 use super::{Results, Spread, number};
 
 /// What a figure counts.
@@ -28,6 +29,14 @@ pub(super) struct Figure {
 }
 
 impl Figure {
+    /// Whether it is worth a row where builds are compared: neither the harness itself, nor what stands between
+    /// its neighbours, nor the tail of what daisi has no part in.
+    pub(super) fn is_compared(&self) -> bool {
+        let (owner, what) = self.key.rsplit_once('.').unwrap_or(("", &self.key));
+        let is_tail = ["p95_us", "p999_us", "max_us"].contains(&what);
+        owner != OWN && what != "p90_us" && !(owner == "ack" && is_tail)
+    }
+
     /// For people: `cdc P95`, `daisi CPU an event`.
     pub(super) fn label(&self) -> String {
         let (owner, what) = self.key.rsplit_once('.').unwrap_or(("published", &self.key));

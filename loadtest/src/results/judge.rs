@@ -114,7 +114,7 @@ impl Results {
     }
 
     /// Cores in use by all who took part, on average over the run.
-    fn cores_in_use(&self) -> f64 {
+    pub(super) fn cores_in_use(&self) -> f64 {
         let seconds = self.series.iter().filter(|second| !second.cores.is_empty());
         let (count, sum) = seconds.fold((0_u32, 0.0), |(count, sum), second| {
             (count + 1, sum + second.cores.values().sum::<f64>())
@@ -125,16 +125,22 @@ impl Results {
 
 /// What is wrong at an end, as `cdc: 12 lost, 3 duplicated of 1,000`.
 fn faults(end: &End) -> String {
-    let Counts { expected, lost, duplicated, out_of_order, unexpected, corrupted, .. } = end.counts;
-    let faults = [
-        (lost, "lost"),
-        (duplicated, "duplicated"),
-        (out_of_order, "out of order"),
-        (unexpected, "unexpected"),
-        (corrupted, "corrupted"),
-    ];
-    let faults = faults.iter().filter(|(count, _)| *count > 0);
-    let faults = faults.map(|(count, what)| format!("{} {what}", number::count(*count)));
-    let faults = faults.collect::<Vec<_>>().join(", ");
-    format!("{}: {faults} of {}", end.name, number::count(expected))
+    let expected = number::count(end.counts.expected);
+    format!("{}: {} of {expected}", end.name, end.counts.faults().join(", "))
+}
+
+impl Counts {
+    /// What is wrong, as `12 lost` and `3 duplicated`.
+    pub(super) fn faults(&self) -> Vec<String> {
+        let Self { lost, duplicated, out_of_order, unexpected, corrupted, .. } = *self;
+        let faults = [
+            (lost, "lost"),
+            (duplicated, "duplicated"),
+            (out_of_order, "out of order"),
+            (unexpected, "unexpected"),
+            (corrupted, "corrupted"),
+        ];
+        let faults = faults.iter().filter(|(count, _)| *count > 0);
+        faults.map(|(count, what)| format!("{} {what}", number::count(*count))).collect()
+    }
 }

@@ -46,6 +46,11 @@ pub(super) fn time_tick(us: f64) -> String {
     format!("{} {unit}", short(number))
 }
 
+/// The same with thousands apart.
+pub(super) fn short_count(number: f64) -> String {
+    if number < 1_000.0 { short(number) } else { count(number.round() as u64) }
+}
+
 /// No more digits than it has: `0.5`, `2`.
 pub(super) fn short(number: f64) -> String {
     // Rounded, because ticks are sums of steps.

@@ -6,8 +6,8 @@ mod plots;
 
 use std::fmt::Write;
 
-use super::table::Table;
-use super::{Results, ResultsError, Side, Verdict, number};
+use super::table::{Table, is_hidden};
+use super::{End, Results, ResultsError, Side, Verdict, number};
 use plots::Curve;
 
 const STYLE: &str = include_str!("page/page.css");
@@ -23,7 +23,7 @@ pub(super) fn escape(text: &str) -> String {
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
             '\n' => out.push('\n'),
-            c if c.is_control() => out.push('\u{fffd}'),
+            c if is_hidden(c) => out.push('\u{fffd}'),
             other => out.push(other),
         }
     }
@@ -100,7 +100,8 @@ pub(super) fn compare(
                 let Some((_, distribution)) = found else { continue };
                 let class = side_class(at, side).to_owned();
                 let histogram = distribution.values()?;
-                curves.push(Curve { name: run_name(side, number), class, histogram });
+                let (name, legend) = (run_name(side, number), side.name.clone());
+                curves.push(Curve { name, legend, class, histogram });
             }
         }
         let title = match name.as_str() {
@@ -155,58 +156,62 @@ fn verdict(results: &Results, out: &mut String) {
 
 /// The headline figures: the sending, then a row for each end.
 fn tiles(results: &Results, out: &mut String) {
-    let tile = |class: &str, name: &str, value: String, more: String| {
-        format!(
-            "<div class=\"tile{class}\"><span>{}</span><b>{}</b><small>{}</small></div>",
-            escape(name),
-            escape(&value),
-            escape(&more)
-        )
-    };
-    out.push_str("<div class=\"tiles\">");
-    let of_rate = results.load.rate.map(|rate| format!("of {} planned", number::decimal(rate)));
-    let [rate, published] = [results.rate(), results.sender.published as f64].map(number::decimal);
-    out.push_str(&tile("", "published", format!("{rate}/s"), of_rate.unwrap_or_default()));
-    let elapsed = number::span_s(results.sender.elapsed_s);
-    out.push_str(&tile("", "events", published, format!("in {elapsed}")));
-    for process in results.processes.iter().take(5) {
+    let sender = &results.sender;
+    let [rate, published] = [results.rate(), sender.published as f64].map(number::decimal);
+    let of_rate = results.load.rate.map(|rate| format!("{} planned", number::decimal(rate)));
+    let elapsed = number::span_s(sender.elapsed_s);
+    let mut tiles = vec![
+        tile("published", &format!("{rate}/s"), &of_rate.unwrap_or_default()),
+        tile("events", &published, &format!("in {elapsed}")),
+    ];
+    for (name, points) in [("PubAck, P99", results.ack.points), ("sender late, P99", sender.late)] {
+        let max = format!("{} at most", number::time_us(points.max as f64));
+        tiles.push(match points.count {
+            0 => tile(name, "–", ""),
+            _ => tile(name, &number::time_us(points.p99 as f64), &max),
+        });
+    }
+    for process in results.processes.iter().take(1) {
         let cpu = format!("{} µs", number::decimal(process.cpu_us_per_event));
         let memory = format!("{} MiB", number::decimal(process.rss_mib_max));
-        out.push_str(&tile("", &format!("CPU an event, {}", process.name), cpu, memory));
+        tiles.push(tile(&format!("CPU an event, {}", process.name), &cpu, &memory));
+    }
+    let cores = format!("of {}", results.machine.cores);
+    tiles.push(tile("cores in use by all", &number::decimal(results.cores_in_use()), &cores));
+    let _ = write!(out, "<div class=\"tiles\">{}</div>", tiles.concat());
+    results.ends.iter().for_each(|end| end_tiles(end, out));
+}
+
+fn end_tiles(end: &End, out: &mut String) {
+    let (name, text) = (escape(&end.name), escape(&end.text));
+    let faults = end.counts.faults();
+    let chips: String = match faults.is_empty() {
+        true => "<span class=\"chip good\">nothing lost, doubled or out of order</span>".into(),
+        false => {
+            faults.iter().map(|fault| format!("<span class=\"chip bad\">{fault}</span>")).collect()
+        }
+    };
+    let _ = write!(out, "<p class=\"row\">{name} <i>{text}</i>{chips}</p><div class=\"tiles\">");
+    let points = end.latency.points;
+    let rate = format!("{}/s", number::decimal(end.events_per_s));
+    out.push_str(&tile("seen", &number::count(end.counts.seen), &rate));
+    let times =
+        [("P50", points.p50), ("P95", points.p95), ("P99", points.p99), ("P99.9", points.p999)];
+    for (name, us) in times.into_iter().chain([("max", points.max)]) {
+        let value = if points.count == 0 { "–".into() } else { number::time_us(us as f64) };
+        out.push_str(&tile(name, &value, ""));
     }
     out.push_str("</div>");
-    for end in &results.ends {
-        let (name, text) = (escape(&end.name), escape(&end.text));
-        let _ = write!(out, "<p class=\"row\">{name} <i>{text}</i></p><div class=\"tiles\">");
-        let (counts, points) = (end.counts, end.latency.points);
-        let faults = [
-            ("lost", counts.lost),
-            ("duplicated", counts.duplicated),
-            ("out of order", counts.out_of_order),
-            ("unexpected", counts.unexpected),
-            ("corrupted", counts.corrupted),
-        ];
-        let seen = number::count(counts.seen);
-        out.push_str(&tile("", "seen", seen, format!("{}/s", number::decimal(end.events_per_s))));
-        let times =
-            [("P50", points.p50), ("P95", points.p95), ("P99", points.p99), ("P99.9", points.p999)];
-        for (name, us) in times.into_iter().chain([("max", points.max)]) {
-            let value = if points.count == 0 { "–".into() } else { number::time_us(us as f64) };
-            out.push_str(&tile("", name, value, String::new()));
-        }
-        let bad: Vec<_> = faults.iter().filter(|(_, count)| *count > 0).collect();
-        for (name, count) in &bad {
-            out.push_str(&tile(" bad", name, number::count(*count), String::new()));
-        }
-        if bad.is_empty() {
-            out.push_str(&tile("", "lost, doubled, disordered", "0".into(), String::new()));
-        }
-        out.push_str("</div>");
-    }
+}
+
+fn tile(name: &str, value: &str, more: &str) -> String {
+    let [name, value, more] = [name, value, more].map(escape);
+    format!("<div class=\"tile\"><span>{name}</span><b>{value}</b><small>{more}</small></div>")
 }
 
 fn list(title: &str, lines: &[String], out: &mut String) {
-    let _ = write!(out, "<section class=\"faults\"><h2>{}</h2><ul>", escape(title));
+    let class = if title.starts_with("Faults") { " class=\"faults\"" } else { "" };
+    let _ = write!(out, "<section{class}><h2>{}</h2><ul>", escape(title));
     lines.iter().for_each(|line| {
         let _ = write!(out, "<li>{}</li>", escape(line));
     });
@@ -231,7 +236,8 @@ fn curves(results: &Results) -> Result<Vec<Curve>, ResultsError> {
                 Some(0) => ("PubAck of the source stream".into(), "c6 dash"),
                 Some(_) => ("write by the sender".into(), "c8 dots"),
             };
-            Ok(Curve { name, class: class.into(), histogram: distribution.values()? })
+            let (legend, histogram) = (name.clone(), distribution.values()?);
+            Ok(Curve { name, legend, class: class.into(), histogram })
         });
     curves.collect()
 }

@@ -431,6 +431,17 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_is_not_there_has_no_figures() {
+        // A number beyond those the kernel gives.
+        let recorder = Recorder::start(vec![Watched::new("gone", u32::MAX / 2)]).unwrap();
+        let (histogram, told, sender) = (latency_histogram(), Told::default(), recorder.sender());
+        let sending = sending(&histogram, &histogram);
+        let results = recorder.finish(told, sending, &sender, Vec::new()).unwrap();
+        let names: Vec<_> = results.processes.iter().map(|process| &process.name).collect();
+        assert_eq!(names, ["loadtest"]);
+    }
+
+    #[test]
     fn a_process_is_charged_by_second_and_across_a_new_start() {
         let first = busy();
         let watched = Watched::new("busy", first.pid());

@@ -198,12 +198,15 @@ impl Sampled {
             // Three decimals are finer than the grain of the kernel's books.
             (cores * 1_000.0).round() / 1_000.0
         });
-        self.names.iter().cloned().zip(used).collect()
+        let used = self.names.iter().zip(used).zip(&self.rss_kib_max);
+        let used = used.filter(|(_, rss_kib)| **rss_kib > 0);
+        used.map(|((name, cores), _)| (name.clone(), cores)).collect()
     }
 
-    /// What each used from the base to the last look.
+    /// What each used from the base to the last look. Who was never seen has no line: nothing is not 0.
     pub(super) fn processes(&self, events: u64) -> Vec<ProcessUse> {
         let used = self.names.iter().zip(&self.rss_kib_max).enumerate();
+        let used = used.filter(|(_, (_, rss_kib))| **rss_kib > 0);
         used.map(|(at, (name, rss_kib))| {
             let cpu_s = self.cpu(at).as_secs_f64();
             ProcessUse {

@@ -151,7 +151,17 @@ fn width(text: &str) -> usize {
 
 /// Without what would move a terminal's cursor, or more.
 pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if is_hidden(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// What is not seen and yet changes how its neighbours are: control characters, and those that turn the direction
+/// of writing.
+pub(super) fn is_hidden(c: char) -> bool {
+    let turns = [
+        '\u{61c}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}',
+        '\u{202e}',
+    ];
+    c.is_control() || turns.contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c)
 }
 
 /// Nothing in it means anything to Markdown.
@@ -191,6 +201,6 @@ mod tests {
         let markdown = table.markdown();
         assert!(markdown.contains("|---|--:|---|"), "{markdown}");
         assert!(markdown.contains("**x\\|y\u{fffd}&lt;b&gt;&#64;all**"), "{markdown}");
-        assert!(table.html().contains("x|y\u{fffd}&lt;b&gt;@all</td>"), "{}", table.html());
+        assert!(table.html().contains("x|y\n&lt;b&gt;@all</td>"), "{}", table.html());
     }
 }

@@ -13,6 +13,10 @@ const BOTTOM: f64 = 44.0;
 /// Fewer points than this get dots: a line through two points shows neither.
 const DOTS_MAX: usize = 40;
 
+/// Steps of an axis, about.
+const TICKS_X: f64 = 12.0;
+const TICKS_Y: f64 = 5.0;
+
 /// How figures become places.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Scale {
@@ -24,7 +28,7 @@ impl Scale {
     /// From 0 to a round figure at or above `max`.
     pub(super) fn linear(max: f64) -> Self {
         let max = if max > 0.0 { max } else { 1.0 };
-        let step = step(max);
+        let step = step(max, TICKS_Y);
         Self::Linear { max: (max / step - 1e-9).ceil() * step }
     }
 
@@ -44,15 +48,15 @@ impl Scale {
         share.clamp(0.0, 1.0)
     }
 
-    fn ticks(self) -> Vec<f64> {
+    fn ticks(self, about: f64) -> Vec<f64> {
         match self {
             Self::Linear { max } => {
-                let step = step(max);
-                (0..=(max / step).round() as u32).map(|n| f64::from(n) * step).collect()
+                let step = step(max, about);
+                (0..=(max / step + 1e-9).floor() as u32).map(|n| f64::from(n) * step).collect()
             }
             Self::Log { min, max } => {
                 let decades = (max / min).log10();
-                let factors: &[f64] = if decades <= 3.5 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+                let factors: &[f64] = if decades <= 2.4 { &[1.0, 2.0, 5.0] } else { &[1.0] };
                 let from = min.log10().floor() as i32;
                 let to = max.log10().ceil() as i32;
                 (from..=to)
@@ -64,9 +68,9 @@ impl Scale {
     }
 }
 
-/// 1, 2 or 5 times a power of ten, so that about five of them make `max`.
-fn step(max: f64) -> f64 {
-    let rough = max / 5.0;
+/// 1, 2 or 5 times a power of ten, so that at most `about` of them make `max`.
+fn step(max: f64, about: f64) -> f64 {
+    let rough = max / about;
     let power = 10_f64.powf(rough.log10().floor());
     let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|f| f * power >= rough * 0.999);
     factor.unwrap_or(10.0) * power
@@ -128,13 +132,15 @@ impl Chart {
     pub(super) fn html(&self) -> String {
         let mut out = format!("<section class=\"chart\"><h2>{}</h2>", escape(&self.title));
         out.push_str("<p class=\"legend\">");
+        let lines = self.lines.iter().map(|line| (line, "line"));
         // The uppermost area first, as it lies.
-        for (line, shape) in self
-            .lines
-            .iter()
-            .map(|l| (l, "line"))
-            .chain(self.areas.iter().rev().map(|l| (l, "area")))
-        {
+        let areas = self.areas.iter().rev().map(|area| (area, "area"));
+        let mut told: Vec<(&str, &str)> = Vec::new();
+        for (line, shape) in lines.chain(areas) {
+            if told.contains(&(&line.name, &line.class)) {
+                continue;
+            }
+            told.push((&line.name, &line.class));
             let _ = write!(
                 out,
                 "<span><svg class=\"key\" viewBox=\"0 0 26 12\"><path class=\"{shape} {}\" d=\"{}\"/></svg>{}</span>",
@@ -149,7 +155,7 @@ impl Chart {
         }
         let _ = write!(
             out,
-            "</p><svg class=\"plot\" viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"{}\">",
+            "</p><div class=\"scroll\"><svg class=\"plot\" viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"{}\">",
             self.height,
             escape(&self.title)
         );
@@ -157,7 +163,7 @@ impl Chart {
         self.areas(&mut out);
         self.lines.iter().for_each(|line| self.line(line, &mut out));
         self.columns(&mut out);
-        out.push_str("</svg>");
+        out.push_str("</svg></div>");
         if !self.note.is_empty() {
             let _ = write!(out, "<p class=\"note\">{}</p>", escape(&self.note));
         }
@@ -176,7 +182,7 @@ impl Chart {
 
     fn grid(&self, out: &mut String) {
         let (right, bottom) = (WIDTH - RIGHT, self.height - BOTTOM);
-        for (value, text) in self.y.shown() {
+        for (value, text) in self.y.shown(TICKS_Y) {
             let y = self.at_y(value);
             let _ = write!(
                 out,
@@ -186,7 +192,7 @@ impl Chart {
                 escape(&text)
             );
         }
-        for (value, text) in self.x.shown() {
+        for (value, text) in self.x.shown(TICKS_X) {
             let x = self.at_x(value);
             let anchor = if right - x < 24.0 { "end" } else { "middle" };
             let _ = write!(
@@ -281,9 +287,9 @@ impl Chart {
 }
 
 impl Axis {
-    fn shown(&self) -> Vec<(f64, String)> {
+    fn shown(&self, about: f64) -> Vec<(f64, String)> {
         let round =
-            || self.scale.ticks().into_iter().map(|tick| (tick, (self.show)(tick))).collect();
+            || self.scale.ticks(about).into_iter().map(|tick| (tick, (self.show)(tick))).collect();
         self.ticks.clone().unwrap_or_else(round)
     }
 }
@@ -295,13 +301,13 @@ mod tests {
     #[test]
     fn ticks_are_round_and_cover_the_figures() {
         let linear = Scale::linear(4_870.0);
-        assert_eq!(linear.ticks(), [0.0, 1_000.0, 2_000.0, 3_000.0, 4_000.0, 5_000.0]);
-        assert_eq!(Scale::linear(2.0).ticks(), [0.0, 0.5, 1.0, 1.5, 2.0]);
-        assert_eq!(Scale::linear(0.0).ticks().len(), 6);
+        assert_eq!(linear.ticks(5.0), [0.0, 1_000.0, 2_000.0, 3_000.0, 4_000.0, 5_000.0]);
+        assert_eq!(Scale::linear(2.0).ticks(5.0), [0.0, 0.5, 1.0, 1.5, 2.0]);
+        assert_eq!(Scale::linear(0.0).ticks(5.0).len(), 6);
         let log = Scale::log(340.0, 18_000.0);
-        assert_eq!(log.ticks(), [200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0, 20_000.0]);
+        assert_eq!(log.ticks(5.0), [200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0, 20_000.0]);
         assert!((log.share(200.0), log.share(20_000.0), log.share(1.0)) == (0.0, 1.0, 0.0));
-        assert!(Scale::log(1.0, 1e8).ticks().len() == 9);
-        assert!(Scale::log(0.0, 0.0).ticks().len() >= 2);
+        assert!(Scale::log(1.0, 1e8).ticks(5.0).len() == 9);
+        assert!(Scale::log(0.0, 0.0).ticks(5.0).len() >= 2);
     }
 }

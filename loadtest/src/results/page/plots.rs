@@ -8,7 +8,7 @@ use crate::results::{Results, Second, SecondEnd, Side, number};
 /// Most points of a line over time; longer runs are drawn in steps of several seconds.
 const STEPS_MAX: usize = 300;
 /// Places of a percentile line, and of the pointer on it.
-const PLACES: usize = 160;
+const PLACES: usize = 320;
 const STOPS: usize = 80;
 /// The least events that lie beyond the last percentile drawn of a line.
 const BEYOND: f64 = 1.0;
@@ -16,6 +16,8 @@ const BEYOND: f64 = 1.0;
 /// A distribution with how it is drawn.
 pub(super) struct Curve {
     pub(super) name: String,
+    /// What the legend calls it; curves of one name and class stand there once.
+    pub(super) legend: String,
     pub(super) class: String,
     pub(super) histogram: Histogram<u64>,
 }
@@ -32,7 +34,7 @@ pub(super) fn percentiles(title: String, curves: &[Curve]) -> Option<Chart> {
             .collect();
         // The last place is the largest value itself.
         points.push((reach, Some(curve.histogram.max() as f64)));
-        Line { name: curve.name.clone(), class: curve.class.clone(), points }
+        Line { name: curve.legend.clone(), class: curve.class.clone(), points }
     });
     let lines: Vec<Line> = lines.collect();
     let values = || lines.iter().flat_map(|line| line.points.iter().filter_map(|point| point.1));
@@ -148,22 +150,33 @@ fn step_text(steps: &[Step<'_>], what: &str) -> String {
     }
 }
 
-pub(super) fn time_axis(seconds: usize) -> Axis {
+/// From the first planned time on: seconds, or minutes where there are many.
+fn time_axis(seconds: usize) -> Axis {
+    let seconds = seconds.max(1);
+    let (title, unit) = match seconds {
+        ..=600 => ("seconds since the first planned time", 1),
+        _ => ("minutes since the first planned time", 60),
+    };
+    let steps = [1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 1_440].map(|step| step * unit);
+    let step = steps.into_iter().find(|step| seconds / step <= 12).unwrap_or(seconds);
+    let ticks = (0..=seconds).step_by(step);
     Axis {
-        title: "seconds since the first planned time",
-        scale: Scale::Linear { max: seconds.max(1) as f64 },
-        show: |second| number::count(second as u64),
-        ticks: (seconds <= 1).then(|| vec![(0.0, "0".into()), (1.0, "1".into())]),
+        title,
+        scale: Scale::Linear { max: seconds as f64 },
+        show: number::short_count,
+        ticks: Some(ticks.map(|at| (at as f64, number::count((at / unit) as u64))).collect()),
     }
 }
 
 /// Events planned, published, and seen at each end, by second.
 pub(super) fn throughput(results: &Results) -> Chart {
     let steps = steps(results);
+    // The run ends somewhere in its last second; drawn like the others it would be a fall that never was.
+    let whole = if steps.len() > 2 { &steps[..steps.len() - 1] } else { &steps[..] };
     let line = |name: &str, class: &str, of: &dyn Fn(&Second) -> f64| Line {
         name: name.to_owned(),
         class: class.to_owned(),
-        points: steps.iter().map(|step| (step.middle(), Some(step.mean(of)))).collect(),
+        points: whole.iter().map(|step| (step.middle(), Some(step.mean(of)))).collect(),
     };
     let mut lines = vec![
         line("planned", "c8 fill", &|second| second.planned as f64),
@@ -173,7 +186,7 @@ pub(super) fn throughput(results: &Results) -> Chart {
         let seen = |second: &Second| second.ends.get(&end.name).map_or(0.0, |end| end.seen as f64);
         lines.push(line(&format!("seen at {}", end.name), super::colour(at), &seen));
     }
-    let columns = steps.iter().enumerate().map(|(at, step)| {
+    let columns = whole.iter().enumerate().map(|(at, step)| {
         let value = |line: &Line| line.points.get(at).and_then(|point| point.1).unwrap_or_default();
         step.column(
             lines.iter().map(|line| format!("{}  {}/s", line.name, number::decimal(value(line)))),
@@ -189,8 +202,8 @@ pub(super) fn throughput(results: &Results) -> Chart {
         x: time_axis(results.series.len()),
         y: Axis {
             title: "events/s",
-            scale: Scale::linear(max),
-            show: number::decimal,
+            scale: Scale::linear(max * 1.05),
+            show: number::short_count,
             ticks: None,
         },
         areas: Vec::new(),
@@ -251,8 +264,8 @@ pub(super) fn latency(results: &Results, end: &str) -> Option<Chart> {
 /// P99 of each side's runs over time at an end; `None` where nothing was seen.
 pub(super) fn latency_of_sides(sides: &[&Side], end: &str) -> Option<Chart> {
     let lines = sides.iter().enumerate().flat_map(|(at, side)| {
-        side.runs.iter().enumerate().map(move |(number, run)| Line {
-            name: super::run_name(side, number),
+        side.runs.iter().map(move |run| Line {
+            name: side.name.clone(),
             class: super::side_class(at, side).into(),
             points: steps(run)
                 .iter()
@@ -308,20 +321,24 @@ pub(super) fn cores(results: &Results) -> Option<Chart> {
     });
     let areas: Vec<Line> = areas.collect();
     let sum = |step: &Step<'_>| names.iter().map(|name| used(step, name)).sum::<f64>();
+    let max = steps.iter().map(sum).fold(0.0, f64::max);
     let cores = results.machine.cores as f64;
-    let max = steps.iter().map(sum).fold(cores, f64::max);
-    let lines = (cores > 0.0).then(|| Line {
+    // All cores of a big machine would press a small use to the ground.
+    let is_near = cores > 0.0 && max > cores / 5.0;
+    let lines = is_near.then(|| Line {
         name: format!("all {} cores", results.machine.cores),
         class: "c5 dash thin".into(),
         points: vec![(0.0, Some(cores)), (results.series.len().max(1) as f64, Some(cores))],
     });
+    let max = if is_near { max.max(cores) } else { max };
+    let of_cores = format!("The machine has {} cores. ", results.machine.cores);
     let columns = steps.iter().map(|step| {
         let used = names.iter().map(|name| format!("{name}  {:.2}", used(step, name)));
         step.column(used.chain([format!("all  {:.2}", sum(step))]))
     });
     Some(Chart {
         title: "CPU over time".into(),
-        note: step_text(&steps, "their mean"),
+        note: of_cores + &step_text(&steps, "their mean"),
         height: 280.0,
         x: time_axis(results.series.len()),
         y: Axis {
