@@ -83,7 +83,7 @@ fn read(bytes: &[u8]) -> (Vec<Event>, Result<End, TraceError>) {
     };
     let mut events = Vec::new();
     loop {
-        match reader.next() {
+        match reader.next_record() {
             Ok(Some(record)) => events.push(Event::from(record)),
             Ok(None) => return (events, Ok(reader.end().unwrap().clone())),
             Err(error) => return (events, Err(error)),
@@ -216,7 +216,7 @@ fn no_trace_is_written_over_and_no_event_is_too_large_for_its_reader() {
     writer.append(&Record { payload: b"small", ..record }).unwrap();
     writer.finish().unwrap();
     let mut reader = Reader::open(&folder.path().join("u.trace")).unwrap();
-    assert_eq!(reader.next().unwrap().unwrap().payload.len(), 16 << 20);
-    assert_eq!(reader.next().unwrap().unwrap().payload, b"small");
-    assert!(reader.next().unwrap().is_none());
+    assert_eq!(reader.next_record().unwrap().unwrap().payload.len(), 16 << 20);
+    assert_eq!(reader.next_record().unwrap().unwrap().payload, b"small");
+    assert!(reader.next_record().unwrap().is_none());
 }

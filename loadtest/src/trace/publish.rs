@@ -121,7 +121,7 @@ impl ReplayPlanArgs {
         let days = match shift {
             Shift::Days(days) => days,
             Shift::Auto => {
-                let first = Reader::open(trace)?.next()?.map(|record| record.arrived_ns);
+                let first = Reader::open(trace)?.next_record()?.map(|record| record.arrived_ns);
                 let now = wall_ns();
                 first.map_or(0, |first| (now.saturating_sub(first) / DAY_NS) as i64)
             }

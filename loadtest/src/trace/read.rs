@@ -100,7 +100,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// The file, or bytes in it that nobody wrote like that.
-    pub fn next(&mut self) -> Result<Option<Record<'_>>, TraceError> {
+    pub fn next_record(&mut self) -> Result<Option<Record<'_>>, TraceError> {
         while self.left == 0 {
             if self.end.is_some() || !self.read_frame()? {
                 return Ok(None);

@@ -242,7 +242,7 @@ impl Replay {
     }
 
     fn read(&mut self) -> Result<bool, TraceError> {
-        let Some(record) = self.reader.next()? else {
+        let Some(record) = self.reader.next_record()? else {
             self.end = self.reader.end().cloned();
             return self.turn();
         };

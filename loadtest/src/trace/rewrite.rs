@@ -306,15 +306,15 @@ impl Pass<'_> {
 
     /// Copies what stands before the value, then writes the new one, if the value is one that changes.
     fn edit(&mut self, edit: Edit, field: Field) {
-        let (start, end) = (field.span.offset(), field.span.offset() + field.span.len());
-        let text = &self.body[start..end];
+        let at = field.span.range();
+        let text = &self.body[at.clone()];
         if text.is_empty() {
             return;
         }
         let length = self.out.len();
-        self.out.extend_from_slice(&self.body[self.done..start]);
+        self.out.extend_from_slice(&self.body[self.done..at.start]);
         match self.write(edit, field.kind, text) {
-            Some(()) => self.done = end,
+            Some(()) => self.done = at.end,
             None => self.out.truncate(length),
         }
     }
@@ -440,4 +440,212 @@ fn base36(mut number: u64) -> String {
         number /= 36;
     }
     digits.iter().map(|digit| char::from(*digit)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+    use serde_json::Value as Json;
+
+    use super::{Body, Mark, Renewal};
+    use crate::generate::{Generator, Profile, ingest};
+    use crate::trace::subject::{Parts, Shape};
+
+    fn renewal() -> Renewal {
+        let renames = [("ACME".to_owned(), "BETA".to_owned())].into();
+        Renewal { salt: Some("s".to_owned()), days: 30, renames }
+    }
+
+    fn rewritten(renewal: &Renewal, mark: &Mark, subject: &str, body: &str) -> String {
+        let mut out = Vec::new();
+        match renewal.write_body(mark, Parts::of(subject).shape, body.as_bytes(), &mut out) {
+            Body::Read => String::from_utf8(out).unwrap(),
+            _ => body.to_owned(),
+        }
+    }
+
+    /// `=T` stands for the tag, `=L` for the moved LSN 5368722184, `=K` for the key made of it.
+    fn check(subject: &str, body: &str, expected: &str) {
+        let renewal = renewal();
+        let mark = renewal.mark(0, 0);
+        let lsn = 5_368_722_184 + mark.lsn;
+        let key = base64::Engine::encode(&super::STANDARD, format!("{lsn}:3"));
+        let expected = expected.replace("=T", &mark.tag).replace("=L", &lsn.to_string());
+        let expected = expected.replace("=K", &key);
+        assert_eq!(rewritten(&renewal, &mark, subject, body), expected, "{subject}");
+    }
+
+    #[test]
+    fn ids_companies_and_times_of_ingest_events_are_made_anew_and_nothing_else() {
+        check(
+            "v1.messages.upsert.ACME",
+            r#"{ "message_id" : "m-9","chat_id":"c\"1","company_id":"ACME","agent_id":"ag-1","id":"x","key":{"id":"K9","fromMe":false},"message_obj":{"chat_id":"c","company_id":"ACME"},"message_timestamp":1735700050 }"#,
+            r#"{ "message_id" : "m-9=T","chat_id":"c\"1=T","company_id":"BETA","agent_id":"ag-1","id":"x","key":{"id":"K9=T","fromMe":false},"message_obj":{"chat_id":"c","company_id":"ACME"},"message_timestamp":1738292050 }"#,
+        );
+        check(
+            "v1.messages.update.ACME",
+            r#"{"id":"m-9","company_id":"other","\u0063hat_id":"c"}"#,
+            r#"{"id":"m-9=T","company_id":"other","\u0063hat_id":"c=T"}"#,
+        );
+        check(
+            "v1.history.chats.ACME",
+            r#"{"chats":[{"chat_id":"","conversation_timestamp":0},7,{"chat_id":8},{"chat_id":"a"}],"chat_id":null}"#,
+            r#"{"chats":[{"chat_id":"","conversation_timestamp":0},7,{"chat_id":8},{"chat_id":"a=T"}],"chat_id":null}"#,
+        );
+        check(
+            "v1.dlq.ACME",
+            r#"{"source_subject":"v1.chats.update.ACME","company":"ACME","original_payload":{"chat_id":"c"},"ts":"2026-01-02T03:04:05Z"}"#,
+            r#"{"source_subject":"v1.chats.update.BETA","company":"BETA","original_payload":{"chat_id":"c=T"},"ts":"2026-01-02T03:04:05Z"}"#,
+        );
+    }
+
+    #[test]
+    fn places_and_rows_of_changes_move_in_both_envelopes() {
+        check(
+            "cdc.ACME.messages",
+            r#"{"action":"update","changes":{"chat_id":"c","x":1},"record":{"id":1,"message_id":"m","company_id":"ACME","key":{"id":"m"},"message_date":"2024-02-01","created_at":"2024-02-01T10:00:00.12Z","updated_at":1706781600120000,"last_metadata":{"message_id":"z"}},"metadata":{"table_schema":"daisi_acme","commit_lsn":5368722184,"commit_idx":3,"idempotency_key":"NTM2ODcyMjE4NDoz","commit_timestamp":"2024-12-31T10:00:00Z"}}"#,
+            r#"{"action":"update","changes":{"chat_id":"c=T","x":1},"record":{"id":1,"message_id":"m=T","company_id":"BETA","key":{"id":"m=T"},"message_date":"2024-03-02","created_at":"2024-03-02T10:00:00.12Z","updated_at":1709373600120000,"last_metadata":{"message_id":"z"}},"metadata":{"table_schema":"daisi_BETA","commit_lsn":=L,"commit_idx":3,"idempotency_key":"=K","commit_timestamp":"2025-01-30T10:00:00Z"}}"#,
+        );
+        check(
+            "sequin.db.daisi_ACME.chats.insert",
+            r#"{"payload":{"op":"u","before":null,"after":{"chat_id":"c","message_date":19754},"source":{"schema":"daisi_ACME","lsn":5368722184,"ts_ms":1706781600000},"ts_ms":1706781600007}}"#,
+            r#"{"payload":{"op":"u","before":null,"after":{"chat_id":"c=T","message_date":19784},"source":{"schema":"daisi_BETA","lsn":=L,"ts_ms":1709373600000},"ts_ms":1709373600007}}"#,
+        );
+        check(
+            "cdc.ACME.chats",
+            r#"{"metadata":{"commit_lsn":null,"idempotency_key":"backfill","table_schema":"public"},"record":null}"#,
+            r#"{"metadata":{"commit_lsn":null,"idempotency_key":"backfill=T","table_schema":"public"},"record":null}"#,
+        );
+    }
+
+    #[test]
+    fn what_is_no_json_or_on_no_known_subject_stays_as_it_is() {
+        let (renewal, mut out) = (renewal(), Vec::new());
+        let mark = renewal.mark(0, 0);
+        let mut body = |shape, text: &[u8]| renewal.write_body(&mark, shape, text, &mut out);
+        assert_eq!(body(Shape::Change, b""), Body::Foreign);
+        assert_eq!(body(Shape::Change, br#"{"record":{"chat_id":"c"}"#), Body::Foreign);
+        assert_eq!(body(Shape::Other, br#"{"chat_id":"c"}"#), Body::Unread);
+        assert_eq!(body(Shape::Letter, br#"["chat_id"]"#), Body::Read);
+        assert_eq!(out, br#"["chat_id"]"#);
+    }
+
+    #[test]
+    fn headers_keep_their_bytes_but_for_ids_companies_and_expectations() {
+        let (renewal, mut out) = (renewal(), Vec::new());
+        let mark = renewal.mark(1, 2);
+        let block = b"NATS/1.0\r\nnats-msg-id: a\r\nNats-Msg-Id:id \r\nNats-Expected-Stream: S\r\nX: \t1\r\nCompanyID: ACME\r\n\r\n";
+        renewal.write_headers(&mark, block, &mut out);
+        let expected = format!(
+            "NATS/1.0\r\nnats-msg-id: a\r\nNats-Msg-Id:id{} \r\nX: \t1\r\nCompanyID: BETA_x2\r\n\r\n",
+            mark.tag
+        );
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        assert!(mark.tag.ends_with("x2r3"), "{}", mark.tag);
+    }
+
+    #[test]
+    fn every_copy_round_and_salt_has_ids_of_its_own() {
+        let kept = Renewal::default();
+        assert_eq!(kept.mark(0, 0), Mark::default());
+        let salted = |salt: &str| Renewal { salt: Some(salt.to_owned()), ..Renewal::default() };
+        assert_eq!(salted("a").mark(3, 4), salted("a").mark(3, 4));
+        let marks: Vec<Mark> = [kept, salted("a"), salted("b")]
+            .iter()
+            .flat_map(|renewal| {
+                (0..3).flat_map(move |copy| (0..3).map(move |n| renewal.mark(copy, n)))
+            })
+            .collect();
+        for (at, mark) in marks.iter().enumerate() {
+            let alike = |other: &Mark| other.tag == mark.tag || other.lsn == mark.lsn;
+            assert!(!marks[..at].iter().any(alike), "{mark:?}");
+            assert!(mark.lsn + (1 << 50) < 1 << 53, "{mark:?}");
+        }
+    }
+
+    /// What a generator made, as JSON, with ids, companies and times taken out.
+    fn bare(body: &str, gone: &[&str]) -> Json {
+        fn strip(value: &mut Json, gone: &[&str]) {
+            match value {
+                Json::Object(members) => {
+                    members.retain(|name, _| !gone.contains(&name.as_str()));
+                    members.values_mut().for_each(|value| strip(value, gone));
+                }
+                Json::Array(items) => items.iter_mut().for_each(|item| strip(item, gone)),
+                _ => {}
+            }
+        }
+        let mut value = serde_json::from_str(body).unwrap();
+        strip(&mut value, gone);
+        value
+    }
+
+    const CHANGED: [&str; 14] = [
+        "message_id",
+        "chat_id",
+        "id",
+        "company_id",
+        "message_timestamp",
+        "conversation_timestamp",
+        "message_date",
+        "created_at",
+        "updated_at",
+        "commit_timestamp",
+        "commit_lsn",
+        "lsn",
+        "idempotency_key",
+        "ts_ms",
+    ];
+
+    #[test]
+    fn generated_events_change_only_in_members_that_the_rules_name() {
+        let renewal = Renewal { renames: [].into(), ..renewal() };
+        let (mark, mut changed) = (renewal.mark(0, 0), 0);
+        let mut compare = |subject: &str, body: &[u8]| {
+            let Ok(body) = std::str::from_utf8(body) else { return };
+            let new = rewritten(&renewal, &mark, subject, body);
+            if serde_json::from_str::<Json>(body).is_err() {
+                assert_eq!(new, body);
+                return;
+            }
+            assert_eq!(bare(&new, &CHANGED), bare(body, &CHANGED), "{subject} {body}");
+            changed += u32::from(new != body);
+        };
+        let mut changes = Generator::new(Profile { debezium: 0.5, ..Profile::default() });
+        let subjects = ingest::Kind::ALL.to_vec();
+        let faults = ingest::parse_faults("0.2").unwrap();
+        let profile = ingest::Profile { subjects, faults, ..ingest::Profile::default() };
+        let mut events = ingest::Generator::new(profile).unwrap();
+        for _ in 0..2_000 {
+            let change = changes.next();
+            compare(change.subject, change.payload);
+            let event = events.next();
+            compare(event.subject, event.payload);
+        }
+        assert!(changed > 3_500, "{changed}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_and_no_block_makes_it_panic(
+            body in prop_oneof![
+                ".{0,60}",
+                r#"\{"(record|metadata|key|chats)":(\{"[a-z_]{2,9}":("[0-9T:-]{0,20}"|-?[0-9]{1,25}(\.5)?|null)\}|\[\]|7)\}"#,
+                r#"\{"record":\{"(message_date|created_at|message_timestamp)":("[0-9]{4}-[0-9]{2}-[0-9]{2}.{0,4}"|[0-9]{1,25})\}\}"#,
+            ],
+            block in "(NATS/1.0\r\n)?((Nats-Msg-Id|CompanyID|Nats-Expected-Stream|X):? ?.{0,9}\r\n){0,4}(\r\n)?",
+            days in prop_oneof![-40_000..40_000_i64, Just(i64::from(i32::MAX))],
+        ) {
+            let renewal = Renewal { days, ..renewal() };
+            let (mark, mut out) = (renewal.mark(1, 0), Vec::new());
+            for shape in [Shape::Change, Shape::Letter, Shape::Ingest(ingest::Kind::HistoryChats)] {
+                let read = renewal.write_body(&mark, shape, body.as_bytes(), &mut out);
+                let is_json = serde_json::from_str::<Json>(&body).is_ok();
+                prop_assert!(read != Body::Read || serde_json::from_slice::<Json>(&out).is_ok() || !is_json);
+            }
+            renewal.write_headers(&mark, block.as_bytes(), &mut out);
+        }
+    }
 }

@@ -38,7 +38,7 @@ pub fn show(args: &ShowArgs) -> Result<(), LoadError> {
     let mut reader = Reader::open(&args.file)?;
     let mut holds = Holds::default();
     let fault = loop {
-        match reader.next() {
+        match reader.next_record() {
             Ok(Some(record)) => holds.enter(&record),
             Ok(None) => break None,
             Err(error) => break Some(error),

@@ -3,6 +3,8 @@
 //!
 //! Ranges instead of borrows let a change outlive a round trip to Redis beside its own `Bytes`.
 
+use std::ops::Range;
+
 /// Which text of the event a span lies in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
@@ -32,13 +34,18 @@ impl Span {
         Self { tagged_start: start as u32 | (place as u32) << 30, len: (end - start) as u32 }
     }
 
+    /// Where it lies in its text.
+    pub fn range(self) -> Range<usize> {
+        self.offset()..self.offset() + self.len()
+    }
+
     /// Start inside its text.
-    pub fn offset(self) -> usize {
+    pub(crate) fn offset(self) -> usize {
         (self.tagged_start & OFFSET_MASK) as usize
     }
 
     /// Its bytes.
-    pub fn len(self) -> usize {
+    pub(crate) fn len(self) -> usize {
         self.len as usize
     }
 }
