@@ -4,6 +4,7 @@
 
 pub mod command;
 mod live;
+mod sink;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,7 @@ use crate::results::{self, Load, Recorder, Results, ResultsError};
 use crate::send::{SendPlan, Source, send_told};
 use live::Live;
 pub use live::Show;
+pub use sink::{SelfTest, self_test};
 
 /// Where dead letters of all stages end.
 const LETTERS: &str = "dlq_stream";

@@ -9,7 +9,7 @@ use clap::Args;
 use shards::clock::parse_nanos;
 
 use super::live::Show;
-use super::{Disturbance, DriveError, Order, drive};
+use super::{Disturbance, DriveError, Order, drive, self_test};
 use crate::bed::{Bed, BedArgs, BedError, masked};
 use crate::check::Checker;
 use crate::client::{Client, ClientError};
@@ -19,6 +19,9 @@ use crate::load::{ensure_ingest, ensure_source};
 use crate::profile::{self, Blend, Profile, ProfileError, Stage};
 use crate::results::{Load, Results, ResultsError};
 use crate::send::{SendPlan, wall_ns};
+
+/// Events of a self-test.
+const SELF_EVENTS: u64 = 300_000;
 
 /// A profile, where to run it, and what to write.
 #[derive(Clone, Debug, Args)]
@@ -35,6 +38,9 @@ pub struct RunArgs {
     /// Same seed, same events [default: the profile's on private servers, the time on others].
     #[arg(long)]
     pub seed: Option<u64>,
+    /// Sends the profile's events as fast as it goes to a sink of its own, and tells what that costs.
+    #[arg(long)]
+    pub self_test: bool,
     /// Where.
     #[command(flatten)]
     pub bed: BedArgs,
@@ -126,18 +132,44 @@ pub fn profiles(args: &ProfilesArgs) -> Result<ExitCode, ProfileError> {
 /// # Errors
 /// What kept it from being driven.
 pub fn run(args: &RunArgs, stop: &AtomicBool) -> Result<ExitCode, RunError> {
-    let results = measure(args, stop)?;
+    if args.self_test {
+        return tell_self(args);
+    }
+    let (order, mut bed, mut source) = prepare(args)?;
+    let results = drive(order, &mut bed, &mut source, stop)?;
     args.look.tell(&results)?;
+    // A daisi that died is no success, whatever came out before.
+    bed.finish()?;
     Ok(if results.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Drives a profile to its results.
+fn tell_self(args: &RunArgs) -> Result<ExitCode, RunError> {
+    let profile = args.profile()?;
+    let blend = || Blend::new(&profile).map_err(RunError::Usage);
+    let told = self_test(blend()?, blend()?, SELF_EVENTS, args.look.window.max(1))?;
+    if args.look.json {
+        println!("{}", serde_json::to_string(&told)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!(
+        "{} events at {:.0}/s, sink and sender on this machine; the sending thread took {:.2} us of CPU an event, \
+         of it {:.2} us to make it: {:.0} events/s a core",
+        told.events,
+        told.events_per_s,
+        told.sender_us_per_event,
+        told.source_us_per_event,
+        told.events_per_core
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes ready what a profile needs: the order, what it stands on, and its events.
 ///
 /// # Errors
 /// As [`run`].
-pub fn measure(args: &RunArgs, stop: &AtomicBool) -> Result<Results, RunError> {
+pub fn prepare(args: &RunArgs) -> Result<(Order, Bed, Blend), RunError> {
     let profile = args.profile()?;
-    let mut source = Blend::new(&profile).map_err(RunError::Usage)?;
+    let source = Blend::new(&profile).map_err(RunError::Usage)?;
     let (live, history) = profile.ingest_companies();
     let has = |stage| profile.stages.contains(&stage);
     let companies: Vec<String> = match has(Stage::Ingest) {
@@ -149,7 +181,7 @@ pub fn measure(args: &RunArgs, stop: &AtomicBool) -> Result<Results, RunError> {
         (true, false) => "ingest,dlq",
         _ => "cdc",
     };
-    let mut bed = Bed::start(&args.bed, stages, &companies)?;
+    let bed = Bed::start(&args.bed, stages, &companies)?;
     let mut client = Client::connect(bed.nats_url())?;
     if has(Stage::Ingest) {
         ensure_ingest(&mut client, &source.kinds())?;
@@ -183,10 +215,7 @@ pub fn measure(args: &RunArgs, stop: &AtomicBool) -> Result<Results, RunError> {
         show: if args.look.quiet { Show::Quiet } else { Show::Progress },
         metrics_port: args.look.metrics_port,
     };
-    let results = drive(order, &mut bed, &mut source, stop)?;
-    // A daisi that died is no success, whatever came out before.
-    bed.finish()?;
-    Ok(results)
+    Ok((order, bed, source))
 }
 
 impl RunArgs {

@@ -50,7 +50,10 @@ impl IngestOptions {
 
 /// What the two halves say to each other.
 #[derive(Debug)]
-enum Word {
+pub struct Word(Say);
+
+#[derive(Debug)]
+enum Say {
     /// A company is named for the first time; its number is the next.
     Company(String),
     /// A row that must be there.
@@ -93,9 +96,14 @@ pub fn open(
     let runtime =
         runtime.map_err(|source| EndError::Io { doing: "make a runtime for PostgreSQL", source })?;
     let looker = runtime.block_on(Looker::connect(&options))?;
-    let (out, inbox) = channel();
-    let teller = Teller { out, companies: HashMap::new(), rows: Vec::new() };
+    let (teller, inbox) = tell_nobody();
     Ok((teller, Watcher { inbox, options, course, cuts, runtime, looker }))
+}
+
+/// The sender's half alone, to learn what it costs.
+pub fn tell_nobody() -> (Teller, Receiver<Word>) {
+    let (out, inbox) = channel();
+    (Teller { out, companies: HashMap::new(), rows: Vec::new() }, inbox)
 }
 
 impl Teller {
@@ -105,17 +113,17 @@ impl Teller {
         let known = told.event.known();
         match known {
             Known::Ingest(Expect::Dropped) => return,
-            Known::Ingest(Expect::DeadLettered(_)) => return self.say(Word::Letter),
+            Known::Ingest(Expect::DeadLettered(_)) => return self.say(Say::Letter),
             _ => {}
         }
         let mut rows = std::mem::take(&mut self.rows);
         rows.clear();
         match read(kind, company, told.event.payload(), &mut rows) {
-            Err(_) => self.say(Word::Letter),
+            Err(_) => self.say(Say::Letter),
             Ok(()) => {
                 let number = self.number(company);
                 if rows.iter().all(|row| !row.makes) {
-                    self.say(Word::Other(kind));
+                    self.say(Say::Other(kind));
                 }
                 // A copy without an id is an event of its own, whose place in the stream nobody knows.
                 let id = told.event.msg_id().filter(|id| !id.is_empty());
@@ -123,7 +131,7 @@ impl Teller {
                 let is_realtime = kind.items().is_none();
                 for Row { table, id, day, makes } in rows.drain(..) {
                     let planned_ns = told.planned_ns;
-                    self.say(Word::Row(Wanted {
+                    self.say(Say::Row(Wanted {
                         company: number,
                         table,
                         id,
@@ -145,13 +153,13 @@ impl Teller {
         }
         let number = self.companies.len() as u32;
         self.companies.insert(company.to_owned(), number);
-        self.say(Word::Company(company.to_owned()));
+        self.say(Say::Company(company.to_owned()));
         number
     }
 
-    fn say(&self, word: Word) {
+    fn say(&self, word: Say) {
         // Fails only if the watcher is gone, and then its error is the run's.
-        let _ = self.out.send(word);
+        let _ = self.out.send(Word(word));
     }
 }
 
@@ -223,14 +231,14 @@ fn take(inbox: &Receiver<Word>, books: &mut Books, course: &Course) -> bool {
     use std::sync::mpsc::TryRecvError;
     loop {
         match inbox.try_recv() {
-            Ok(Word::Company(name)) => books.company(name),
-            Ok(Word::Row(wanted)) => {
+            Ok(Word(Say::Company(name))) => books.company(name),
+            Ok(Word(Say::Row(wanted))) => {
                 if books.want(wanted) {
                     course.expect();
                 }
             }
-            Ok(Word::Other(kind)) => books.other(kind),
-            Ok(Word::Letter) => books.letter(),
+            Ok(Word(Say::Other(kind))) => books.other(kind),
+            Ok(Word(Say::Letter)) => books.letter(),
             Err(TryRecvError::Empty) => return false,
             Err(TryRecvError::Disconnected) => return true,
         }

@@ -41,7 +41,7 @@ struct Slot {
     /// The next slot of the same id, for another day.
     next: u32,
     day: i32,
-    id_len: u16,
+    id_len: u32,
     /// Rows found of it in the final look.
     found: u8,
     table: Table,
@@ -125,7 +125,7 @@ impl Books {
             company,
             next: first.unwrap_or(NONE),
             day: day.unwrap_or(ANY_DAY),
-            id_len: wanted.id.len() as u16,
+            id_len: wanted.id.len() as u32,
             found: 0,
             table,
             is_realtime: wanted.is_realtime,
@@ -172,7 +172,7 @@ impl Books {
 
     fn id(&self, slot: &Slot) -> &[u8] {
         let at = slot.id_at as usize;
-        &self.ids[at..at + usize::from(slot.id_len)]
+        &self.ids[at..at + slot.id_len as usize]
     }
 
     /// The slot of a row.
