@@ -107,6 +107,13 @@ pub(super) struct Line {
     pub(super) points: Vec<(f64, Option<f64>)>,
 }
 
+impl Line {
+    /// Without dots, however few its points.
+    fn is_bare(&self) -> bool {
+        self.class.contains("thin") || self.class.contains("fill")
+    }
+}
+
 /// What the pointer is told over a part of the x axis.
 pub(super) struct Column {
     pub(super) from: f64,
@@ -249,7 +256,7 @@ impl Chart {
             let letter = if std::mem::take(&mut is_new) { 'M' } else { 'L' };
             let (x, y) = (self.at_x(*x), self.at_y(*y));
             let _ = write!(path, "{letter}{x:.1} {y:.1}");
-            if line.points.len() <= DOTS_MAX && !line.class.contains("thin") {
+            if line.points.len() <= DOTS_MAX && !line.is_bare() {
                 let _ = write!(
                     dots,
                     "<circle class=\"dot {}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.6\"/>",
