@@ -110,20 +110,18 @@ impl Bed {
         })
     }
 
-    fn start_private(
-        args: &BedArgs,
-        stages: &str,
-        companies: &[String],
-    ) -> Result<Self, BedError> {
+    fn start_private(args: &BedArgs, stages: &str, companies: &[String]) -> Result<Self, BedError> {
         let binary = args.daisi.clone().map_or_else(find_daisi, Ok)?;
-        let binary = fs::canonicalize(&binary).map_err(failed(format!("find {}", binary.display())))?;
+        let binary =
+            fs::canonicalize(&binary).map_err(failed(format!("find {}", binary.display())))?;
         let stack = Stack::builder()
             .nats(NatsOptions::default())
             .redis(RedisOptions::default())
             .postgres(PostgresOptions::default())
             .start()?;
         let dsn = stack.postgres.url();
-        let daisi = Daisi::start(&binary, &stack, &settings(&stack, stages, &args.sets), companies)?;
+        let daisi =
+            Daisi::start(&binary, &stack, &settings(&stack, stages, &args.sets), companies)?;
         Ok(Self {
             nats_url: stack.nats.url(),
             postgres_dsn: Some(dsn),
@@ -165,7 +163,8 @@ impl Bed {
         match &self.stack {
             Some(_) => "private servers".to_owned(),
             None => {
-                let named = [Some(&self.nats_url), self.redis_url.as_ref(), self.postgres_dsn.as_ref()];
+                let named =
+                    [Some(&self.nats_url), self.redis_url.as_ref(), self.postgres_dsn.as_ref()];
                 named.into_iter().flatten().map(|url| masked(url)).collect::<Vec<_>>().join(", ")
             }
         }
@@ -193,12 +192,13 @@ impl Bed {
                 ("redis-server", stack.redis.version()),
                 ("postgres", stack.postgres.version()),
             ];
-            let told = servers.into_iter().filter_map(|(name, version)| {
-                Some((name.to_owned(), version.ok()?))
-            });
+            let told = servers
+                .into_iter()
+                .filter_map(|(name, version)| Some((name.to_owned(), version.ok()?)));
             versions.extend(told);
         }
-        versions.extend(self.daisi.as_ref().map(|daisi| ("daisi".to_owned(), daisi.version.clone())));
+        versions
+            .extend(self.daisi.as_ref().map(|daisi| ("daisi".to_owned(), daisi.version.clone())));
         versions
     }
 
@@ -360,7 +360,8 @@ impl Drop for Daisi {
 
 /// Without the caller's environment, whose variables are settings too; ended with this process.
 fn command(binary: &Path, home: &Path, log: &Path) -> Result<Command, BedError> {
-    let out = File::options().create(true).append(true).open(log).map_err(failed("open daisi's log"))?;
+    let out =
+        File::options().create(true).append(true).open(log).map_err(failed("open daisi's log"))?;
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(binary).env_clear();
     command.current_dir(home).stdin(Stdio::null());

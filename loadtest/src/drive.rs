@@ -6,6 +6,7 @@ pub mod command;
 mod live;
 mod sink;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -21,8 +22,8 @@ use crate::ends::{Course, Cuts, EndError, Gauge, Tellers, Told};
 use crate::host::HostError;
 use crate::load::{LoadError, Page};
 use crate::meter::Meter;
-use crate::results::{self, Load, Recorder, Results, ResultsError};
-use crate::send::{SendPlan, Source, send_told};
+use crate::results::{self, Load, ObserverPart, Recorder, Results, ResultsError, SenderPart};
+use crate::send::{SendPlan, Sent, Source, send_told, wall_ns};
 use live::Live;
 pub use live::Show;
 pub use sink::{SelfTest, self_test};
@@ -150,17 +151,8 @@ pub fn drive<S: Source>(
             name("end-ingest").spawn_scoped(scope, watch)
         });
         let (disturber, cdc, ingest) = (disturber, cdc.transpose(), ingest.transpose());
-        let mut tellers = std::mem::take(&mut ends.tellers);
-        let mut ordinal = 0;
-        let part = std::cell::RefCell::new(&mut part);
-        let before = |event: &S::Event<'_>, planned_ns| {
-            part.borrow_mut().planned(planned_ns);
-            tellers.tell(Told { event, planned_ns, ordinal });
-            ordinal += 1;
-        };
-        let acked = || part.borrow_mut().published(crate::send::wall_ns());
-        let sent = send_told(&plan, source, stop, before, acked);
-        drop(tellers);
+        let tellers = std::mem::take(&mut ends.tellers);
+        let sent = send_witnessed(&plan, source, stop, tellers, &mut part);
         drop(disturbed);
         live.drain();
         let notes = disturber.map_err(DriveError::Thread).and_then(join)?;
@@ -172,6 +164,44 @@ pub fn drive<S: Source>(
     });
     live.end();
     let (cdc, ingest, sent, mut notes) = outcome?;
+    let letters = ingest.as_ref().map(|found| letters.told(bed.nats_url(), found.letters));
+    let parts = account(cdc, ingest, &mut notes);
+    notes.extend(letters.transpose()?);
+    let told = results::Told {
+        name,
+        command,
+        versions: bed.versions().into_iter().collect(),
+        load,
+        notes,
+    };
+    Ok(recorder.finish(told, results::Sending::from(&sent), &part, parts)?)
+}
+
+/// Sends; the ends are told of each event before it goes, and the recorder of its plan and its PubAck.
+fn send_witnessed<S: Source>(
+    plan: &SendPlan,
+    source: &mut S,
+    stop: &AtomicBool,
+    mut tellers: Tellers,
+    part: &mut SenderPart,
+) -> Result<Sent, ClientError> {
+    let mut ordinal = 0;
+    let part = RefCell::new(part);
+    let before = |event: &S::Event<'_>, planned_ns| {
+        part.borrow_mut().planned(planned_ns);
+        tellers.tell(Told { event, planned_ns, ordinal });
+        ordinal += 1;
+    };
+    let acked = || part.borrow_mut().published(wall_ns());
+    send_told(plan, source, stop, before, acked)
+}
+
+/// What the ends have to tell, for the recorder; what has no figure of its own becomes a note.
+fn account(
+    cdc: Option<(Checker, Option<Course>)>,
+    ingest: Option<ingest::Found>,
+    notes: &mut Vec<String>,
+) -> Vec<ObserverPart> {
     let mut parts = Vec::new();
     if let Some((checker, Some(course))) = cdc {
         parts.push(cdc::conclude(&checker, course));
@@ -182,17 +212,9 @@ pub fn drive<S: Source>(
         if !kinds.is_empty() {
             notes.push(format!("without a row of their own, counted only: {}", kinds.join(", ")));
         }
-        notes.push(letters.told(bed.nats_url(), found.letters)?);
         parts.push(found.part);
     }
-    let told = results::Told {
-        name,
-        command,
-        versions: bed.versions().into_iter().collect(),
-        load,
-        notes,
-    };
-    Ok(recorder.finish(told, results::Sending::from(&sent), &part, parts)?)
+    parts
 }
 
 fn halt(stop: &AtomicBool) {
@@ -313,7 +335,9 @@ impl Letters {
     /// What came into it, beside what must have.
     fn told(&self, url: &str, expected: u64) -> Result<String, ClientError> {
         let found = last(url)?.saturating_sub(self.before);
-        Ok(format!("dead letters of all stages: {found} stored; chat events that must be some: {expected}"))
+        Ok(format!(
+            "dead letters of all stages: {found} stored; chat events that must be some: {expected}"
+        ))
     }
 }
 

@@ -37,7 +37,8 @@ pub struct EndSeries {
 
 /// Bounds of the buckets, seconds: half a millisecond to a minute.
 const LATENCY_BOUNDS: [f64; 16] = [
-    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0, 60.0,
+    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0,
+    60.0,
 ];
 
 /// Sums over all series.

@@ -193,7 +193,10 @@ impl Profile {
         for (at, phase) in self.phases.iter().enumerate() {
             let Phase { seconds, ingest, history, cdc } = *phase;
             let is_finite = |number: f64| (0.0..=1e7).contains(&number);
-            if !(seconds > 0.0 && seconds <= 1e7 && [ingest, history, cdc].into_iter().all(is_finite)) {
+            if !(seconds > 0.0
+                && seconds <= 1e7
+                && [ingest, history, cdc].into_iter().all(is_finite))
+            {
                 return Err(format!("phase {}: a number is out of its bounds", at + 1));
             }
             if history > 0.0 && self.history_companies == 0 {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::check::Checker;
 use crate::client::ClientError;
+use crate::ends::Told;
 pub use crate::ends::cdc::Observe;
 use crate::ends::cdc::{self, Watcher};
-use crate::ends::Told;
 use crate::generate::{self, Generator, Profile};
 use crate::report::Report;
 use crate::send::{SendPlan, send_told};

@@ -176,11 +176,7 @@ impl<'a> Sender<'a> {
         self.pending.len() < self.plan.window && self.instant(due) <= Instant::now()
     }
 
-    fn queue(
-        &mut self,
-        planned: Instant,
-        event: &mut impl Outgoing,
-    ) -> Result<(), ClientError> {
+    fn queue(&mut self, planned: Instant, event: &mut impl Outgoing) -> Result<(), ClientError> {
         event.stamp(self.wall_ns(planned));
         let mut slot = self.spare.pop().unwrap_or_default();
         slot.headers.clear();
@@ -202,11 +198,7 @@ impl<'a> Sender<'a> {
     }
 
     /// Writes what is queued, takes in what has come; waits for either until `wake`.
-    fn turn(
-        &mut self,
-        wake: Option<Instant>,
-        acked: &mut impl FnMut(),
-    ) -> Result<(), ClientError> {
+    fn turn(&mut self, wake: Option<Instant>, acked: &mut impl FnMut()) -> Result<(), ClientError> {
         if self.cuts.is_due() {
             return Err(ClientError::Closed);
         }

@@ -23,6 +23,8 @@ use loadtest::trace::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use shards::domain::cdc::{CdcRules, CdcSettings, Verdict, transform};
+use shards::domain::ingest::{Body, Catalog};
 use shards::wire::nats::headers::Headers;
 
 const STREAMS: [&str; 3] = ["cdc_events_stream", "wa_events_stream", "wa_history_events_stream"];
@@ -408,6 +410,60 @@ fn the_same_salt_gives_the_same_bytes_and_another_one_new_ids_throughout() {
     assert_eq!(new.len(), old.len(), "different ids stay different");
 }
 
+/// What daisi decides of an event, and its identity if it is a change to be published.
+fn judged(rules: &CdcRules, catalog: &Catalog, message: &Message) -> (String, Option<Vec<u8>>) {
+    let (_, subject, _, payload) = message;
+    if !subject.starts_with("cdc.") {
+        let route = catalog.route(subject).unwrap();
+        let body = Body::of(payload);
+        let decoded = route.decode(&body);
+        return (decoded.err().map_or_else(|| "event".into(), |_| "refused".into()), None);
+    }
+    match transform(rules, subject.as_bytes(), payload) {
+        Verdict::Forward(spans) => {
+            let mut id = Vec::new();
+            spans.bind(subject.as_bytes(), payload).write_message_id(&mut id);
+            ("forward".into(), Some(id))
+        }
+        Verdict::Filtered { cause, .. } => (format!("filtered {}", cause.as_str()), None),
+        Verdict::Rejected(rejection) => (format!("rejected {:?}", rejection.reason), None),
+    }
+}
+
+#[test]
+fn what_daisi_decides_of_an_event_stays_and_the_identities_it_dedups_by_are_new() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.trace");
+    generated(&file, 3_000);
+    let rules = CdcRules::compile(&CdcSettings::default()).unwrap();
+    let catalog = Catalog::load(&[]).unwrap();
+    let judge = |plan: ReplayPlan| -> Vec<_> {
+        let all = given(&file, plan);
+        all.iter().map(|(_, message)| judged(&rules, &catalog, message)).collect()
+    };
+    let moved = |salt: &str, companies_times: u32| {
+        let mut plan = salted(salt);
+        plan.renewal.days = 30;
+        ReplayPlan { companies_times, ..plan }
+    };
+    let kept = judge(ReplayPlan::default());
+    let mut verdicts = HashMap::<&str, u32>::new();
+    kept.iter().for_each(|(verdict, _)| *verdicts.entry(verdict).or_default() += 1);
+    assert!(verdicts["forward"] > 1_000 && verdicts["event"] > 1_000, "{verdicts:?}");
+    assert!(verdicts["refused"] > 10 && verdicts.len() > 5, "{verdicts:?}");
+    let mut seen: HashSet<Vec<u8>> = kept.iter().filter_map(|(_, id)| id.clone()).collect();
+    let distinct = seen.len();
+    for (salt, times) in [("a", 1), ("b", 2)] {
+        let judgements = judge(moved(salt, times));
+        for (number, (verdict, _)) in judgements.iter().enumerate() {
+            assert_eq!(*verdict, kept[number / times as usize].0, "event {number} of {salt}");
+        }
+        let before = seen.len();
+        seen.extend(judgements.into_iter().filter_map(|(_, id)| id));
+        assert_eq!(seen.len(), before + times as usize * distinct, "{salt}");
+    }
+}
+
 #[test]
 fn companies_are_multiplied_and_renamed_alike_in_subject_headers_and_body() {
     let folder = tempfile::tempdir().unwrap();
@@ -506,7 +562,7 @@ fn a_second_replay_is_new_to_the_streams_and_one_of_the_same_salt_is_not() {
 }
 
 #[test]
-fn a_broken_trace_is_replayed_to_the_break_and_the_command_fails() {
+fn a_broken_trace_is_replayed_to_the_break_and_commands_that_fail_say_why() {
     let (stack, mut client) = nats();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("t.trace");
@@ -530,6 +586,15 @@ fn a_broken_trace_is_replayed_to_the_break_and_the_command_fails() {
     assert!(client.stream_range("cdc_events_stream").unwrap().1 > 900);
     let (is_well, text) = run("trace", &[]);
     assert!(!is_well && text.contains("2000 events") && text.contains("broken"), "{text}");
+    let none = folder.path().join("none.trace");
+    let output = Command::new(env!("CARGO_BIN_EXE_loadtest"))
+        .args(["record", none.to_str().unwrap(), "--stream", "nope"])
+        .env("NATS_URL", stack.nats.url())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("stream not found"), "{said}");
+    assert!(!none.exists() && !part_of(&none).exists());
     let (is_well, text) = run("replay", &["--print", "--max", "--count", "1", "--keep-ids"]);
     assert!(is_well && text.starts_with("{\"planned_s\":null,\"subject\":\"v1."), "{text}");
 }

@@ -131,7 +131,9 @@ pub fn read<'a>(subject: &str, body: &'a [u8]) -> Fate<'a> {
     };
     match change(&envelope, table) {
         Ok(change) => forward(subject, &change),
-        Err(fate) => fate,
+        Err(Kept::Filtered) => Fate::Filtered,
+        Err(Kept::Refused(why)) => Fate::Refused(why),
+        Err(Kept::Unread) => Fate::Unread,
     }
 }
 
@@ -150,35 +152,39 @@ fn known_table(table: &str) -> Option<&'static str> {
     known.or_else(|| table.starts_with("messages_").then_some("messages"))
 }
 
-fn change<'e, 'a>(
-    envelope: &'e Envelope<'a>,
-    table: &'static str,
-) -> Result<Change<'e, 'a>, Fate<'static>> {
+/// Why a change does not come out.
+enum Kept {
+    Filtered,
+    Refused(&'static str),
+    Unread,
+}
+
+fn change<'e, 'a>(envelope: &'e Envelope<'a>, table: &'static str) -> Result<Change<'e, 'a>, Kept> {
     let text = |text: &'e Option<Text<'a>>| text.as_ref().map_or("", |text| &*text.0);
     if let Some(op) = &envelope.op {
         let row = match &*op.0 {
             "c" | "u" => envelope.after,
             "d" => envelope.before,
-            "r" => return Err(Fate::Filtered),
-            _ => return Err(Fate::Refused("unknown operation")),
+            "r" => return Err(Kept::Filtered),
+            _ => return Err(Kept::Refused("unknown operation")),
         };
-        let row = row.ok_or(Fate::Refused("no row"))?;
+        let row = row.ok_or(Kept::Refused("no row"))?;
         if row.get().starts_with('"') {
-            return Err(Fate::Unread);
+            return Err(Kept::Unread);
         }
-        let source = envelope.source.as_ref().ok_or(Fate::Refused("no source"))?;
+        let source = envelope.source.as_ref().ok_or(Kept::Refused("no source"))?;
         let lsn = source.lsn.unwrap_or(0);
         return Ok(Change { schema: text(&source.schema), table, lsn, idx: None, row });
     }
     match text(&envelope.action) {
         "insert" | "update" | "delete" => {}
-        "read" => return Err(Fate::Filtered),
-        _ => return Err(Fate::Refused("unknown action")),
+        "read" => return Err(Kept::Filtered),
+        _ => return Err(Kept::Refused("unknown action")),
     }
-    let metadata = envelope.metadata.as_ref().ok_or(Fate::Refused("no metadata"))?;
+    let metadata = envelope.metadata.as_ref().ok_or(Kept::Refused("no metadata"))?;
     let Metadata { commit_lsn, commit_idx, .. } = *metadata;
     let (schema, lsn) = (text(&metadata.table_schema), commit_lsn.unwrap_or(0));
-    let row = envelope.record.ok_or(Fate::Refused("no record"))?;
+    let row = envelope.record.ok_or(Kept::Refused("no record"))?;
     Ok(Change { schema, table, lsn, idx: commit_idx, row })
 }
 
@@ -268,7 +274,10 @@ mod tests {
             let body = || String::from_utf8_lossy(event.payload).into_owned();
             match (event.expect, read(event.subject, event.payload)) {
                 (Expect::Forward { subject, event_id, record_hash: hash }, Fate::Forward(told)) => {
-                    assert_eq!((told.subject.as_str(), told.event_id.as_str()), (subject, event_id));
+                    assert_eq!(
+                        (told.subject.as_str(), told.event_id.as_str()),
+                        (subject, event_id)
+                    );
                     assert_eq!(record_hash(told.record.unwrap().as_bytes()), hash);
                 }
                 (Expect::Filtered, Fate::Filtered) => {}

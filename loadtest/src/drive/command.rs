@@ -197,7 +197,12 @@ pub fn prepare(args: &RunArgs) -> Result<(Order, Bed, Blend), RunError> {
     let (of_ingest, of_cdc) = profile.events();
     let seconds = profile.length().as_secs_f64();
     let load = Load {
-        text: format!("profile {}: {}, {seconds:.0} s on {}", args.profile, profile.about, bed.text()),
+        text: format!(
+            "profile {}: {}, {seconds:.0} s on {}",
+            args.profile,
+            profile.about,
+            bed.text()
+        ),
         events: Some(of_ingest + of_cdc),
         rate: even_rate(&profile),
         companies: u64::from(profile.companies) + u64::from(profile.history_companies),
@@ -290,7 +295,8 @@ fn even_rate(profile: &Profile) -> Option<f64> {
 fn disturbances(profile: &Profile) -> Vec<(Duration, Disturbance)> {
     let at = |share: f64| profile.length().mul_f64(share);
     let cut = profile.disturb.cut_at.map(|share| (at(share), Disturbance::Cut));
-    let restart = profile.disturb.restart_nats_at.map(|share| (at(share), Disturbance::RestartNats));
+    let restart =
+        profile.disturb.restart_nats_at.map(|share| (at(share), Disturbance::RestartNats));
     let mut all: Vec<_> = cut.into_iter().chain(restart).collect();
     all.sort_by_key(|(at, _)| *at);
     all

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use memchr::memmem;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::ends::{Tellers, Told, cdc, ingest};
+use crate::ends::{Tellers, cdc, ingest};
 use crate::results::Recorder;
-use crate::send::{SendPlan, Source, send_told};
+use crate::send::{SendPlan, Source};
 
-use super::DriveError;
+use super::{DriveError, send_witnessed};
 
 /// Figures of the harness's own speed.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
@@ -56,7 +56,7 @@ pub fn self_test<S: Source + 'static>(
     };
     let (cdc_teller, cdc_words) = cdc::tell_nobody();
     let (ingest_teller, ingest_words) = ingest::tell_nobody();
-    let mut tellers = Tellers { cdc: Some(cdc_teller), ingest: Some(ingest_teller) };
+    let tellers = Tellers { cdc: Some(cdc_teller), ingest: Some(ingest_teller) };
     let mut part = recorder.sender();
     let (sent, used, took) = std::thread::scope(|scope| {
         let name = |name: &str| std::thread::Builder::new().name(name.to_owned());
@@ -66,18 +66,9 @@ pub fn self_test<S: Source + 'static>(
         scope.spawn(move || cdc_words.iter().count());
         scope.spawn(move || ingest_words.iter().count());
         let (started, begin) = (Instant::now(), cpu());
-        let mut ordinal = 0;
-        let part = std::cell::RefCell::new(&mut part);
-        let before = |event: &<Unplanned<S> as Source>::Event<'_>, planned_ns| {
-            part.borrow_mut().planned(planned_ns);
-            tellers.tell(Told { event, planned_ns, ordinal });
-            ordinal += 1;
-        };
-        let acked = || part.borrow_mut().published(crate::send::wall_ns());
         let stop = AtomicBool::new(false);
-        let sent = send_told(&plan, &mut Unplanned(source), &stop, before, acked);
+        let sent = send_witnessed(&plan, &mut Unplanned(source), &stop, tellers, &mut part);
         let figures = (cpu().saturating_sub(begin), started.elapsed());
-        drop(tellers);
         Ok::<_, DriveError>((sent?, figures.0, figures.1))
     })?;
     let each = |time: Duration| time.as_secs_f64() * 1e6 / sent.acked.max(1) as f64;
@@ -186,7 +177,10 @@ mod tests {
         let taken = answer(text, &mut out, &mut sequence);
         assert_eq!(&text[taken..], b"PUB s r 9\r\nh");
         let out = String::from_utf8(out).unwrap();
-        assert!(out.starts_with("PONG\r\nMSG r 1 25\r\n{\"stream\":\"SINK\",\"seq\":1}\r\n"), "{out}");
+        assert!(
+            out.starts_with("PONG\r\nMSG r 1 25\r\n{\"stream\":\"SINK\",\"seq\":1}\r\n"),
+            "{out}"
+        );
         assert_eq!(sequence, 2);
     }
 

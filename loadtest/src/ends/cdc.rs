@@ -200,10 +200,7 @@ impl Watcher {
     ///
     /// # Errors
     /// The server is away for longer than allowed.
-    pub fn watch(
-        mut self,
-        drain: Duration,
-    ) -> Result<(Checker, Option<Course>), ClientError> {
+    pub fn watch(mut self, drain: Duration) -> Result<(Checker, Option<Course>), ClientError> {
         let mut ended: Option<Instant> = None;
         let mut completed: Option<Instant> = None;
         let mut away_since: Option<Instant> = None;

@@ -93,8 +93,8 @@ pub fn open(
     cuts: Cuts,
 ) -> Result<(Teller, Watcher), EndError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime =
-        runtime.map_err(|source| EndError::Io { doing: "make a runtime for PostgreSQL", source })?;
+    let runtime = runtime
+        .map_err(|source| EndError::Io { doing: "make a runtime for PostgreSQL", source })?;
     let looker = runtime.block_on(Looker::connect(&options))?;
     let (teller, inbox) = tell_nobody();
     Ok((teller, Watcher { inbox, options, course, cuts, runtime, looker }))

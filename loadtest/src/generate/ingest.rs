@@ -117,7 +117,8 @@ fn round(profile: &Profile) -> Vec<usize> {
     let step = |step: u32| {
         // A company takes part in its share of the steps, evenly.
         let takes = move |company: &usize| {
-            let part = |step: u32| u64::from(step) * u64::from(turns(*company)) / u64::from(turns_max);
+            let part =
+                |step: u32| u64::from(step) * u64::from(turns(*company)) / u64::from(turns_max);
             part(step + 1) > part(step)
         };
         (0..profile.companies.len()).filter(takes)

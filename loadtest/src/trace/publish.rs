@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Value, json};
 use shards::clock::parse_nanos;
-use shards::domain::cdc::is_company;
 use shards::wire::nats::headers::Headers;
 
 use super::format::TraceError;
@@ -285,12 +284,17 @@ fn read_rate(text: &str) -> Result<f64, String> {
 
 fn read_rename(text: &str) -> Result<(String, String), String> {
     let (old, new) = text.split_once('=').ok_or("write it as OLD=NEW")?;
-    match is_company(new.as_bytes()) && !old.is_empty() {
+    match is_company(new) && !old.is_empty() {
         true => Ok((old.to_owned(), new.to_owned())),
         false => {
             Err(format!("{new:?} cannot name a company: letters, digits, _ and -, 48 at most"))
         }
     }
+}
+
+fn is_company(name: &str) -> bool {
+    let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    (1..=48).contains(&name.len()) && name.bytes().all(is_safe)
 }
 
 fn read_shift(text: &str) -> Result<Shift, String> {

@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use shards::clock::parse_nanos;
-use shards::domain::cdc::{parse_rfc3339, rfc3339_seconds};
 
 use super::format::{Preface, Record, TraceError};
+use super::time::{is_rfc3339, utc};
 use super::write::Writer;
 use crate::client::{Client, ClientError, Reading, Start};
 use crate::load::LoadError;
@@ -28,6 +28,7 @@ const OUTAGE_MAX: Duration = Duration::from_secs(60);
 
 /// What to record, from where, how long, and to which file.
 #[derive(Clone, Debug, Args)]
+#[command(group(ArgGroup::new("what").required(true).args(["stream", "subject"])))]
 pub struct RecordArgs {
     /// The trace to be made; `FILE.part` until it has its end.
     pub file: PathBuf,
@@ -35,7 +36,7 @@ pub struct RecordArgs {
     #[arg(long, env = "NATS_URL", default_value = "nats://127.0.0.1:4222", hide_env_values = true)]
     pub nats_url: String,
     /// Record this stream.
-    #[arg(long, required_unless_present = "subject", conflicts_with = "subject")]
+    #[arg(long)]
     pub stream: Option<String>,
     /// Record what passes on this subject, wildcards allowed, as `v1.>`.
     #[arg(long)]
@@ -85,6 +86,10 @@ pub fn record(args: &RecordArgs, stop: &AtomicBool) -> Result<(), LoadError> {
         (Some(stream), _) => recorder.record_stream(stream),
         (None, subject) => recorder.record_subject(subject.as_deref().unwrap_or(">")),
     };
+    if outcome.is_err() && recorder.writer.totals().events == 0 {
+        recorder.writer.discard();
+        return outcome;
+    }
     recorder.end()?;
     outcome
 }
@@ -323,12 +328,6 @@ impl Line {
     }
 }
 
-/// Seconds since 1970 as people write them.
-pub(super) fn utc(ns: u64) -> String {
-    let mut text = [0; 20];
-    String::from_utf8_lossy(rfc3339_seconds(ns / 1_000_000_000, &mut text)).into_owned()
-}
-
 fn read_duration(text: &str) -> Result<Duration, String> {
     let nanos = parse_nanos(text).ok_or("write it as 90s, 250ms or 1h30m")?;
     Ok(Duration::from_nanos(nanos))
@@ -337,7 +336,7 @@ fn read_duration(text: &str) -> Result<Duration, String> {
 fn read_time(text: &str) -> Result<String, String> {
     match parse_nanos(text) {
         Some(ago) => Ok(utc(wall_ns().saturating_sub(ago))),
-        None if parse_rfc3339(text).is_some() => Ok(text.to_owned()),
+        None if is_rfc3339(text) => Ok(text.to_owned()),
         None => Err("write it as 2026-06-01T10:00:00Z, or as 15m for that long ago".to_owned()),
     }
 }

@@ -9,12 +9,12 @@ use std::io::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use shards::clock::{date_of, day_of};
-use shards::domain::json::{Cursor, Fault, Field, Kind as Value, Place};
 use shards::wire::nats::headers::Headers;
 use siphasher::sip::SipHasher13;
 
+use super::json::{Broken, Cursor, Kind as Value, Value as Field};
 use super::subject::{Parts, Shape};
+use super::time::put_moved;
 use crate::generate::ingest::Kind;
 
 const DAY_S: i64 = 86_400;
@@ -101,7 +101,7 @@ impl Renewal {
             Shape::Ingest(_) => Context::Event,
         };
         // Bytes that are not UTF-8 pass through strings as they are; the grammar is checked all the same.
-        let mut cursor = Cursor::new(body, Place::Body);
+        let mut cursor = Cursor::new(body);
         let mut pass = Pass { renewal: self, mark, body, out, done: 0 };
         match pass.object(&mut cursor, context).and_then(|()| cursor.finish()) {
             Ok(()) => {
@@ -281,11 +281,11 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     /// Passes the value at the cursor; what is no object has no members to change.
-    fn object(&mut self, cursor: &mut Cursor<'_>, context: Context) -> Result<(), Fault> {
+    fn object(&mut self, cursor: &mut Cursor<'_>, context: Context) -> Result<(), Broken> {
         if cursor.peek()? != b'{' {
             return cursor.skip();
         }
-        cursor.each_name(|cursor, name| match context.rule(name) {
+        cursor.each_member(|cursor, name| match context.rule(name) {
             Rule::Keep => cursor.skip(),
             Rule::Object(context) => self.object(cursor, context),
             Rule::Items(context) => self.items(cursor, context),
@@ -297,7 +297,7 @@ impl Pass<'_> {
         })
     }
 
-    fn items(&mut self, cursor: &mut Cursor<'_>, context: Context) -> Result<(), Fault> {
+    fn items(&mut self, cursor: &mut Cursor<'_>, context: Context) -> Result<(), Broken> {
         if cursor.peek()? != b'[' {
             return cursor.skip();
         }
@@ -306,7 +306,7 @@ impl Pass<'_> {
 
     /// Copies what stands before the value, then writes the new one, if the value is one that changes.
     fn edit(&mut self, edit: Edit, field: Field) {
-        let at = field.span.range();
+        let at = field.at;
         let text = &self.body[at.clone()];
         if text.is_empty() {
             return;
@@ -339,7 +339,7 @@ impl Pass<'_> {
                 out.extend_from_slice(renamed.as_bytes());
             }
             (Edit::Time | Edit::Date, _) if renewal.days == 0 => return None,
-            (Edit::Time | Edit::Date, Value::Text) => put_date(out, text, renewal.days)?,
+            (Edit::Time | Edit::Date, Value::Text) => put_moved(out, text, renewal.days)?,
             (Edit::Time, Value::Number) => {
                 let time = whole(text)?;
                 let moved = time.checked_add(renewal.days.checked_mul(day_in_unit_of(time))?)?;
@@ -374,24 +374,6 @@ fn day_in_unit_of(time: i64) -> i64 {
 fn put_number(out: &mut Vec<u8>, number: u64) {
     // Writing to a Vec cannot fail.
     let _ = write!(out, "{number}");
-}
-
-/// Moves the date at the start of a text; what follows it stays.
-fn put_date(out: &mut Vec<u8>, text: &[u8], days: i64) -> Option<()> {
-    let (date, rest) = text.split_at_checked(10)?;
-    let date = std::str::from_utf8(date).ok().filter(|_| date[4] == b'-' && date[7] == b'-')?;
-    let number = |at: std::ops::Range<usize>| {
-        let digits = date.get(at)?;
-        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u64>().ok())?
-    };
-    let day = day_of(number(0..4)?, number(5..7)?, number(8..10)?)?;
-    let (year, month, day) = date_of(day.checked_add_signed(days)?);
-    if year > 9_999 {
-        return None;
-    }
-    let _ = write!(out, "{year:04}-{month:02}-{day:02}");
-    out.extend_from_slice(rest);
-    Some(())
 }
 
 /// Writes an idempotency key of the moved LSN; one of another form gets the tag behind it.

@@ -12,8 +12,8 @@ use serde_json::json;
 
 use super::format::{Record, TraceError};
 use super::read::{End, Reader};
-use super::record::utc;
 use super::subject::{Parts, Shape};
+use super::time::utc;
 use crate::load::LoadError;
 
 const NAMES_MAX: usize = 10_000;

@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use shards::domain::cdc::SubjectShape;
-
 use crate::generate::ingest::Kind;
 
 /// The events whose bodies are known by the names of their members.
@@ -39,8 +37,8 @@ impl Parts {
                 return Self { shape, company: Some(place(subject, company.as_bytes())) };
             }
         }
-        if let Some(shape) = SubjectShape::parse(subject.as_bytes()) {
-            let company = shape.company().map(|company| place(subject, company));
+        if let Some(company) = company_of_change(subject) {
+            let company = company.map(|company| place(subject, company.as_bytes()));
             return Self { shape: Shape::Change, company };
         }
         // What daisi publishes: `wa.<company>.<agent>...`
@@ -48,6 +46,23 @@ impl Parts {
         let company = company.filter(|company| !company.is_empty());
         let company = company.map(|company| place(subject, company.as_bytes()));
         Self { shape: Shape::Other, company }
+    }
+}
+
+/// The company of a row change's subject, if its schema names one; `None` for another subject.
+fn company_of_change(subject: &str) -> Option<Option<&str>> {
+    let mut tokens = [""; 6];
+    let mut count = 0;
+    for token in subject.split('.') {
+        *tokens.get_mut(count).filter(|_| !token.is_empty())? = token;
+        count += 1;
+    }
+    match tokens[..count] {
+        ["cdc", company, _] => Some(Some(company)),
+        ["sequin", "changes", _, schema, _, _] => Some(schema.strip_prefix("daisi_")),
+        ["sequin", "changes" | "rows", ..] => None,
+        ["sequin", _, schema, _, _] => Some(schema.strip_prefix("daisi_")),
+        _ => None,
     }
 }
 
@@ -73,6 +88,9 @@ mod tests {
             ("wa.ACME.agent-1.messages.chat-1", Shape::Other, Some("ACME")),
             ("v1.chats.upsert.", Shape::Other, None),
             ("v1.unknown.upsert.ACME", Shape::Other, None),
+            ("sequin.rows.db.daisi_ACME.messages", Shape::Other, None),
+            ("sequin.changes.db.daisi_ACME.messages", Shape::Other, None),
+            ("cdc..messages", Shape::Other, None),
             ("orders", Shape::Other, None),
         ] {
             let parts = Parts::of(subject);

@@ -134,6 +134,11 @@ impl Writer {
         Ok((self.totals, self.offset))
     }
 
+    /// Takes the unfinished file away.
+    pub fn discard(self) {
+        let _ = fs::remove_file(&self.part);
+    }
+
     /// What it holds so far.
     pub fn totals(&self) -> &Totals {
         &self.totals

@@ -3,7 +3,7 @@
 
 pub mod cdc;
 pub mod ingest;
-pub mod json;
+pub(crate) mod json;
 pub mod progress;
 pub mod retry;
 pub mod window;

@@ -162,7 +162,9 @@ impl Books {
 
     fn is(&self, at: u32, company: u32, wanted: &Wanted) -> bool {
         let slot = &self.slots[at as usize];
-        slot.company == company && slot.table == wanted.table && self.id(slot) == wanted.id.as_bytes()
+        slot.company == company
+            && slot.table == wanted.table
+            && self.id(slot) == wanted.id.as_bytes()
     }
 
     fn chain(&self, first: u32) -> impl Iterator<Item = u32> {
@@ -183,9 +185,8 @@ impl Books {
             slot.company == company && slot.table == table && self.id(slot) == id
         };
         let of_day = self.chain(first).filter(own).find(|at| self.slots[*at as usize].day == day);
-        let any_day = || {
-            self.chain(first).filter(own).find(|at| self.slots[*at as usize].day == ANY_DAY)
-        };
+        let any_day =
+            || self.chain(first).filter(own).find(|at| self.slots[*at as usize].day == ANY_DAY);
         of_day.or_else(any_day)
     }
 
@@ -242,9 +243,10 @@ impl Books {
 
     /// Ids of a company's rows that the final look has not found yet.
     pub(super) fn missing(&self, company: u32, table: Table) -> Vec<String> {
-        let missing = self.slots.iter().filter(|slot| {
-            slot.found == 0 && slot.company == company && slot.table == table
-        });
+        let missing = self
+            .slots
+            .iter()
+            .filter(|slot| slot.found == 0 && slot.company == company && slot.table == table);
         missing.map(|slot| String::from_utf8_lossy(self.id(slot)).into_owned()).collect()
     }
 

@@ -404,7 +404,8 @@ fn is_passing(error: &tokio_postgres::error::DbError) -> bool {
 }
 
 fn told(error: Error) -> EndError {
-    let told = error.as_db_error().map(|error| format!("{} ({})", error.message(), error.code().code()));
+    let told =
+        error.as_db_error().map(|error| format!("{} ({})", error.message(), error.code().code()));
     EndError::Database(told.unwrap_or_else(|| error.to_string()))
 }
 

@@ -18,17 +18,15 @@ pub(crate) const DEPTH_MAX: u32 = 120;
 
 /// Where and why a text is not JSON. Eight bytes, so that results of the cursor fit in registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Fault {
+pub(crate) struct Fault {
     /// Offset, bytes; texts are shorter than 1 GiB.
-    pub at: u32,
-    /// Why.
-    pub what: What,
+    pub(crate) at: u32,
+    pub(crate) what: What,
 }
 
 /// What is wrong with a text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(missing_docs, reason = "each says itself in words")]
-pub enum What {
+pub(crate) enum What {
     NoValue,
     NoObject,
     NoArray,
@@ -68,8 +66,7 @@ impl fmt::Display for What {
 
 /// What kind of value a field holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[expect(missing_docs, reason = "the values of JSON")]
-pub enum Kind {
+pub(crate) enum Kind {
     /// The member does not occur.
     #[default]
     Absent,
@@ -86,28 +83,25 @@ pub enum Kind {
 
 /// A value and where it lies; the span of a string leaves its quotes out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Field {
-    /// Of which kind.
-    pub kind: Kind,
-    /// Where.
-    pub span: Span,
+pub(crate) struct Field {
+    pub(crate) kind: Kind,
+    pub(crate) span: Span,
 }
 
 impl Field {
     /// Neither absent nor null.
-    pub fn is_some(self) -> bool {
+    pub(crate) fn is_some(self) -> bool {
         !matches!(self.kind, Kind::Absent | Kind::Null)
     }
 
-    /// With escapes or without.
-    pub fn is_string(self) -> bool {
+    pub(crate) fn is_string(self) -> bool {
         matches!(self.kind, Kind::Text | Kind::Escaped)
     }
 }
 
 /// Position in a JSON text.
-#[derive(Clone, Copy, Debug)]
-pub struct Cursor<'a> {
+#[derive(Clone, Copy)]
+pub(crate) struct Cursor<'a> {
     text: &'a [u8],
     at: usize,
     place: Place,
@@ -117,13 +111,13 @@ pub struct Cursor<'a> {
 // What readers of an event use.
 impl<'a> Cursor<'a> {
     /// Starts at the first byte of `text`, which is valid UTF-8 and lies in `place` from offset 0.
-    pub fn new(text: &'a [u8], place: Place) -> Self {
+    pub(crate) fn new(text: &'a [u8], place: Place) -> Self {
         Self { text, at: 0, place, depth: 0 }
     }
 
     /// First byte of the next value, not yet passed.
     #[inline(always)]
-    pub fn peek(&mut self) -> Result<u8, Fault> {
+    pub(crate) fn peek(&mut self) -> Result<u8, Fault> {
         match self.text.get(self.at) {
             Some(&byte) if byte > b' ' => Ok(byte), // Change events come without blanks.
             _ => self.peek_behind_blanks(),
@@ -132,20 +126,20 @@ impl<'a> Cursor<'a> {
 
     /// Offset of the next byte.
     #[inline]
-    pub fn offset(&self) -> usize {
+    pub(crate) fn offset(&self) -> usize {
         self.at
     }
 
     /// The range from an offset to here.
     #[inline]
-    pub fn span_from(&self, start: usize) -> Span {
+    pub(crate) fn span_from(&self, start: usize) -> Span {
         Span::new(self.place, start, self.at)
     }
 
     /// Passes the object at the cursor, and calls `visit` at each value, which it has to pass, with the
     /// key as it stands between its quotes and whether there are escapes in it.
     #[inline(always)]
-    pub fn each_member(
+    pub(crate) fn each_member(
         &mut self,
         mut visit: impl FnMut(&mut Self, &'a [u8], Kind) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
@@ -166,7 +160,7 @@ impl<'a> Cursor<'a> {
 
     /// As [`Self::each_member`], with the key's value. A key that has none, a lone surrogate, is empty.
     #[inline(always)]
-    pub fn each_name(
+    pub(crate) fn each_name(
         &mut self,
         mut visit: impl FnMut(&mut Self, &[u8]) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
@@ -184,7 +178,7 @@ impl<'a> Cursor<'a> {
 
     /// Passes the array at the cursor, and calls `visit` at each element, which it has to pass.
     #[inline(always)]
-    pub fn each_element(
+    pub(crate) fn each_element(
         &mut self,
         mut visit: impl FnMut(&mut Self) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
@@ -204,7 +198,7 @@ impl<'a> Cursor<'a> {
 
     /// Passes one value of any kind.
     #[inline(always)]
-    pub fn value(&mut self) -> Result<Field, Fault> {
+    pub(crate) fn value(&mut self) -> Result<Field, Fault> {
         let first = self.peek()?;
         let start = self.at;
         let kind = self.pass(first)?;
@@ -214,25 +208,25 @@ impl<'a> Cursor<'a> {
 
     /// Passes one value that nobody asks for.
     #[inline(always)]
-    pub fn skip(&mut self) -> Result<(), Fault> {
+    pub(crate) fn skip(&mut self) -> Result<(), Fault> {
         let first = self.peek()?;
         self.pass(first).map(drop)
     }
 
     /// Checks that nothing but blanks is left.
-    pub fn finish(&mut self) -> Result<(), Fault> {
+    pub(crate) fn finish(&mut self) -> Result<(), Fault> {
         self.skip_blanks();
         if self.at == self.text.len() { Ok(()) } else { Err(self.fault(What::Trailing)) }
     }
 
     /// A cursor at the start of a container that this one has passed.
-    pub fn back_to(&self, field: Field) -> Self {
+    pub(crate) fn back_to(&self, field: Field) -> Self {
         Self { at: field.span.offset(), depth: 0, ..*self }
     }
 
     /// The bytes of a field that this cursor has passed.
     #[inline]
-    pub fn bytes(&self, field: Field) -> &'a [u8] {
+    pub(crate) fn bytes(&self, field: Field) -> &'a [u8] {
         let start = field.span.offset();
         &self.text[start..start + field.span.len()]
     }

@@ -8,9 +8,7 @@ mod number;
 mod span;
 mod tree;
 
-pub(crate) use cursor::unescape;
-pub use cursor::{Cursor, Fault, Field, Kind, What};
+pub(crate) use cursor::{Cursor, Fault, Field, Kind, What, unescape};
 pub(crate) use number::{Whole, whole};
-pub use span::{Place, Span};
-pub(crate) use span::{TEXT_BYTES_MAX, Texts};
+pub(crate) use span::{Place, Span, TEXT_BYTES_MAX, Texts};
 pub(crate) use tree::tree;

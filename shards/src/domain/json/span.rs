@@ -3,11 +3,9 @@
 //!
 //! Ranges instead of borrows let a change outlive a round trip to Redis beside its own `Bytes`.
 
-use std::ops::Range;
-
 /// Which text of the event a span lies in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
+pub(crate) enum Place {
     /// The message body.
     Body,
     /// The subject the message came on.
@@ -22,21 +20,16 @@ const OFFSET_MASK: u32 = (1 << 30) - 1;
 
 /// A range of bytes in one of the texts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Span {
+pub(crate) struct Span {
     tagged_start: u32,
     len: u32,
 }
 
 impl Span {
     /// The range `start..end` of `place`; both are below [`TEXT_BYTES_MAX`], which `transform` checks.
-    pub fn new(place: Place, start: usize, end: usize) -> Self {
+    pub(crate) fn new(place: Place, start: usize, end: usize) -> Self {
         debug_assert!(start <= end && end < TEXT_BYTES_MAX);
         Self { tagged_start: start as u32 | (place as u32) << 30, len: (end - start) as u32 }
-    }
-
-    /// Where it lies in its text.
-    pub fn range(self) -> Range<usize> {
-        self.offset()..self.offset() + self.len()
     }
 
     /// Start inside its text.
@@ -44,7 +37,6 @@ impl Span {
         (self.tagged_start & OFFSET_MASK) as usize
     }
 
-    /// Its bytes.
     pub(crate) fn len(self) -> usize {
         self.len as usize
     }
