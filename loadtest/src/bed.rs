@@ -25,27 +25,44 @@ const STOP_MAX: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
 const LOG_LINES: usize = 20;
 
-/// Where to run: either servers that are there, or private ones.
+/// Where to run: private servers, or, with `--nats-url`, those that run.
 #[derive(Clone, Debug, Default, Args)]
 pub struct BedArgs {
-    /// Private servers and this daisi, ended with the run [default: the daisi beside this binary, or in PATH].
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["nats_url", "redis_url", "postgres_dsn", "daisi_pid"])]
+    /// Private servers and this daisi, ended with the run.
+    #[arg(long, value_name = "PATH")]
     pub daisi: Option<PathBuf>,
     /// A setting of the private daisi, key=value; may be given more than once.
-    #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "nats_url")]
+    #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
-    /// The NATS server that a running daisi works on, nats://[user:password@|token@]host:port.
-    #[arg(long)]
-    pub nats_url: Option<String>,
-    /// Redis of a running daisi; named in the report, else not used.
-    #[arg(long, requires = "nats_url")]
-    pub redis_url: Option<String>,
     /// PostgreSQL of a running daisi, needed to see rows.
-    #[arg(long, requires = "nats_url")]
+    #[arg(long)]
     pub postgres_dsn: Option<String>,
+    /// Redis of a running daisi; named in the report, else not used.
+    #[arg(long)]
+    pub redis_url: Option<String>,
     /// Number of the running daisi's process, whose CPU and memory are then measured.
-    #[arg(long, requires = "nats_url")]
+    #[arg(long)]
     pub daisi_pid: Option<u32>,
+}
+
+impl BedArgs {
+    /// What cannot be meant together, in words; `is_private` where no running server is named.
+    ///
+    /// # Errors
+    /// The options at fault.
+    pub fn check(&self, is_private: bool) -> Result<(), String> {
+        let is_foreign = self.postgres_dsn.is_some() || self.redis_url.is_some();
+        match is_private {
+            true if is_foreign || self.daisi_pid.is_some() => {
+                Err("--postgres-dsn, --redis-url and --daisi-pid go with --nats-url".into())
+            }
+            false if self.daisi.is_some() || !self.sets.is_empty() => {
+                Err("--daisi and --set are for private servers: they do not go with --nats-url"
+                    .into())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Why there is nothing to run on.
@@ -90,17 +107,22 @@ pub struct Bed {
 }
 
 impl Bed {
-    /// Finds or starts what the options name; a private daisi runs these stages, and has tables of these companies
-    /// before the first event.
+    /// Takes the servers that run, if `nats_url` names one, or starts private ones; a private daisi runs these
+    /// stages, and has tables of these companies before the first event.
     ///
     /// # Errors
     /// What could not be started.
-    pub fn start(args: &BedArgs, stages: &str, companies: &[String]) -> Result<Self, BedError> {
-        let Some(nats_url) = args.nats_url.clone() else {
+    pub fn start(
+        args: &BedArgs,
+        nats_url: Option<&str>,
+        stages: &str,
+        companies: &[String],
+    ) -> Result<Self, BedError> {
+        let Some(nats_url) = nats_url else {
             return Self::start_private(args, stages, companies);
         };
         Ok(Self {
-            nats_url,
+            nats_url: nats_url.to_owned(),
             postgres_dsn: args.postgres_dsn.clone(),
             daisi_pid: args.daisi_pid,
             redis_url: args.redis_url.clone(),

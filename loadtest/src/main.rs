@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 use clap::{Parser, Subcommand};
-use loadtest::drive::command::{self as drive, ProfilesArgs, RunArgs};
+use loadtest::drive::command::{self as drive, MeasureArgs, ProfilesArgs, RunArgs};
 use loadtest::load::{self, LoadArgs, LoadError, with_old_flags};
 use loadtest::results::command::{self, CheckArgs, CompareArgs, ReportArgs};
 use loadtest::run::stop_sign;
@@ -51,7 +51,14 @@ enum Command {
     Trace(ShowArgs),
     /// Publish a trace again: as recorded, faster, at a rate, or as fast as possible; with ids of its own
     /// unless told otherwise, so that no dedup takes it for what was seen before.
-    Replay(ReplayArgs),
+    Replay {
+        /// Which trace, how.
+        #[command(flatten)]
+        replay: Box<ReplayArgs>,
+        /// Whether, where and how it is measured.
+        #[command(flatten)]
+        measure: Box<MeasureArgs>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -59,14 +66,16 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse_from(arguments).command {
         Command::Stack { no_postgres } => hold_stack(no_postgres),
         Command::Generate(args) => generate(&args),
-        Command::Run(args) => run(&args),
+        Command::Run(args) => measured(|stop| drive::run(&args, stop)),
         Command::Profiles(args) => drive::profiles(&args).map_err(Into::into),
         Command::Report(args) => Ok(command::report(&args)),
         Command::Compare(args) => Ok(command::compare(&args)),
         Command::Check(args) => Ok(command::check(&args)),
         Command::Record(args) => on_sign(|stop| trace::record(&args, stop)),
         Command::Trace(args) => on_sign(|_| trace::show(&args)),
-        Command::Replay(args) => on_sign(|stop| trace::replay(&args, stop)),
+        Command::Replay { replay, measure } => {
+            measured(|stop| drive::replay(&replay, &measure, stop))
+        }
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("loadtest: {error}");
@@ -76,9 +85,9 @@ fn main() -> ExitCode {
 
 type Outcome = Result<ExitCode, Box<dyn Error>>;
 
-fn run(args: &RunArgs) -> Outcome {
+fn measured(work: impl FnOnce(&AtomicBool) -> Result<ExitCode, drive::RunError>) -> Outcome {
     let stop = stop_sign()?;
-    match drive::run(args, &stop) {
+    match work(&stop) {
         Err(drive::RunError::Usage(what)) => {
             eprintln!("loadtest: {what}");
             Ok(ExitCode::from(2))

@@ -1,6 +1,7 @@
-//! `loadtest run` and `loadtest profiles`: options to an [`Order`], and results to files and exit codes.
+//! `loadtest run`, `profiles` and the measured `replay`: options to an [`Order`], and results to files and exit
+//! codes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -15,13 +16,17 @@ use crate::check::Checker;
 use crate::client::{Client, ClientError};
 use crate::ends::cdc::Observe;
 use crate::ends::ingest::IngestOptions;
-use crate::load::{ensure_ingest, ensure_source};
+use crate::generate::ingest::Kind;
+use crate::load::{LoadError, ensure_ingest, ensure_source};
 use crate::profile::{self, Blend, Profile, ProfileError, Stage};
 use crate::results::{Load, Results, ResultsError};
 use crate::send::{SendPlan, wall_ns};
+use crate::trace::{self, Reader, Replay, ReplayArgs, TraceError};
 
 /// Events of a self-test.
 const SELF_EVENTS: u64 = 300_000;
+/// Events of a trace that are looked at to see whose they are.
+const STAGES_LOOK: u64 = 100_000;
 
 /// A profile, where to run it, and what to write.
 #[derive(Clone, Debug, Args)]
@@ -41,6 +46,33 @@ pub struct RunArgs {
     /// Sends the profile's events as fast as it goes to a sink of its own, and tells what that costs.
     #[arg(long)]
     pub self_test: bool,
+    /// The NATS server that a running daisi works on, nats://[user:password@|token@]host:port [default: private
+    /// servers, with the daisi beside this binary or in PATH].
+    #[arg(long)]
+    pub nats_url: Option<String>,
+    /// Where.
+    #[command(flatten)]
+    pub bed: BedArgs,
+    /// How it is looked at, and what is written.
+    #[command(flatten)]
+    pub look: LookArgs,
+    /// Publishes without a PubAck at a time.
+    #[arg(long, default_value_t = 1_024)]
+    pub window: usize,
+    /// Shows no progress.
+    #[arg(long)]
+    pub quiet: bool,
+    /// Prints the results as one line of JSON in the place of tables.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What makes a replay a measured one, beside its own options.
+#[derive(Clone, Debug, Args)]
+pub struct MeasureArgs {
+    /// Looks at what comes out, and ends with 1 unless all is well; meant by --daisi, --postgres-dsn and --out too.
+    #[arg(long)]
+    pub check: bool,
     /// Where.
     #[command(flatten)]
     pub bed: BedArgs,
@@ -55,9 +87,6 @@ pub struct LookArgs {
     /// Writes results.json, report.html and the distributions into this folder.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Prints the results as one line of JSON in the place of tables.
-    #[arg(long)]
-    pub json: bool,
     /// Between two looks for new rows: the resolution of the latency of the stage ingest.
     #[arg(long, default_value = "5ms", value_parser = read_duration)]
     pub poll: Duration,
@@ -67,15 +96,9 @@ pub struct LookArgs {
     /// How long the last events may take to come out after the last PubAck.
     #[arg(long, default_value = "30s", value_parser = read_duration)]
     pub drain: Duration,
-    /// Publishes without a PubAck at a time.
-    #[arg(long, default_value_t = 1_024)]
-    pub window: usize,
     /// Port of the page /metrics of the run; 0 for none.
     #[arg(long, default_value_t = 0)]
     pub metrics_port: u16,
-    /// Shows no progress.
-    #[arg(long)]
-    pub quiet: bool,
 }
 
 /// Which profile to print.
@@ -100,6 +123,12 @@ pub enum RunError {
     /// The run.
     #[error("{0}")]
     Drive(#[from] DriveError),
+    /// The trace, published alone.
+    #[error("{0}")]
+    Load(#[from] LoadError),
+    /// The trace.
+    #[error("{0}")]
+    Trace(#[from] TraceError),
     /// The files.
     #[error("{0}")]
     Results(#[from] ResultsError),
@@ -137,7 +166,7 @@ pub fn run(args: &RunArgs, stop: &AtomicBool) -> Result<ExitCode, RunError> {
     }
     let (order, mut bed, mut source) = prepare(args)?;
     let results = drive(order, &mut bed, &mut source, stop)?;
-    args.look.tell(&results)?;
+    args.look.tell(&results, args.json)?;
     // A daisi that died is no success, whatever came out before.
     bed.finish()?;
     Ok(if results.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -146,8 +175,8 @@ pub fn run(args: &RunArgs, stop: &AtomicBool) -> Result<ExitCode, RunError> {
 fn tell_self(args: &RunArgs) -> Result<ExitCode, RunError> {
     let profile = args.profile()?;
     let blend = || Blend::new(&profile).map_err(RunError::Usage);
-    let told = self_test(blend()?, blend()?, SELF_EVENTS, args.look.window.max(1))?;
-    if args.look.json {
+    let told = self_test(blend()?, blend()?, SELF_EVENTS, args.window.max(1))?;
+    if args.json {
         println!("{}", serde_json::to_string(&told)?);
         return Ok(ExitCode::SUCCESS);
     }
@@ -181,7 +210,9 @@ pub fn prepare(args: &RunArgs) -> Result<(Order, Bed, Blend), RunError> {
         (true, false) => "ingest,dlq",
         _ => "cdc",
     };
-    let bed = Bed::start(&args.bed, stages, &companies)?;
+    let nats_url = args.nats_url.as_deref();
+    args.bed.check(nats_url.is_none()).map_err(RunError::Usage)?;
+    let bed = Bed::start(&args.bed, nats_url, stages, &companies)?;
     let mut client = Client::connect(bed.nats_url())?;
     if has(Stage::Ingest) {
         ensure_ingest(&mut client, &source.kinds())?;
@@ -211,16 +242,98 @@ pub fn prepare(args: &RunArgs) -> Result<(Order, Bed, Blend), RunError> {
         name: args.profile.clone(),
         command: command_line(),
         load,
-        plan: SendPlan { window: args.look.window.max(1), ..SendPlan::new("", u64::MAX) },
+        plan: SendPlan { window: args.window.max(1), ..SendPlan::new("", u64::MAX) },
         series: Blend::series(&profile),
         cdc,
         ingest,
         drain: args.look.drain,
         disturb: disturbances(&profile),
-        show: if args.look.quiet { Show::Quiet } else { Show::Progress },
+        show: if args.quiet { Show::Quiet } else { Show::Progress },
         metrics_port: args.look.metrics_port,
     };
     Ok((order, bed, source))
+}
+
+/// Replays a trace: published alone, or measured as a profile is.
+///
+/// # Errors
+/// What kept it from being driven, or the trace.
+pub fn replay(
+    args: &ReplayArgs,
+    measure: &MeasureArgs,
+    stop: &AtomicBool,
+) -> Result<ExitCode, RunError> {
+    if !measure.is_meant() {
+        trace::replay(args, stop)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.print.is_some() {
+        return Err(RunError::Usage("what is printed is not measured: leave out --print".into()));
+    }
+    let plan = args.plan.plan(&args.trace)?;
+    let mut source = Replay::open(&args.trace, plan)?;
+    let (has_ingest, has_cdc) = stages_of(&args.trace)?;
+    let nats_url = measure.bed.daisi.is_none().then_some(args.nats_url.as_str());
+    measure.bed.check(nats_url.is_none()).map_err(RunError::Usage)?;
+    let mut bed = Bed::start(&measure.bed, nats_url, "ingest,dlq,cdc", &[])?;
+    let mut client = Client::connect(bed.nats_url())?;
+    ensure_ingest(&mut client, &Kind::ALL)?;
+    ensure_source(&mut client)?;
+    drop(client);
+    let name = args.trace.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let plan = SendPlan {
+        duration: args.duration,
+        window: args.window.max(1),
+        ..SendPlan::new("", args.count.unwrap_or(u64::MAX))
+    };
+    let load = Load {
+        text: format!("trace {name} on {}", bed.text()),
+        events: args.count,
+        rate: args.plan.rate,
+        companies: 0,
+    };
+    let order = Order {
+        name,
+        command: command_line(),
+        load,
+        plan,
+        series: vec![("trace".to_owned(), "all".to_owned())],
+        cdc: has_cdc.then(|| (measure.look.observe(), Checker::unmarked())),
+        ingest: measure.look.ingest(&bed, has_ingest)?,
+        drain: measure.look.drain,
+        disturb: Vec::new(),
+        show: if args.quiet { Show::Quiet } else { Show::Progress },
+        metrics_port: measure.look.metrics_port,
+    };
+    let results = drive(order, &mut bed, &mut source, stop)?;
+    measure.look.tell(&results, args.json)?;
+    bed.finish()?;
+    if let Err(fault) = source.end() {
+        return Err(RunError::Usage(format!("the trace was not replayed whole: {fault}")));
+    }
+    Ok(if results.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether there are chat events, and whether there is anything else, in the first events of a trace.
+fn stages_of(path: &Path) -> Result<(bool, bool), TraceError> {
+    let mut reader = Reader::open(path)?;
+    let (mut has_ingest, mut has_cdc) = (false, false);
+    for _ in 0..STAGES_LOOK {
+        match reader.next_record()? {
+            Some(record) if record.subject.starts_with(b"v1.") => has_ingest = true,
+            Some(_) => has_cdc = true,
+            None => break,
+        }
+    }
+    Ok((has_ingest, has_cdc))
+}
+
+impl MeasureArgs {
+    fn is_meant(&self) -> bool {
+        let bed = &self.bed;
+        let is_placed = bed.daisi.is_some() || bed.postgres_dsn.is_some();
+        self.check || is_placed || self.look.out.is_some()
+    }
 }
 
 impl RunArgs {
@@ -232,7 +345,7 @@ impl RunArgs {
         let profile = profile::load(&self.profile);
         let profile = profile.map_err(|error| RunError::Usage(error.to_string()))?;
         let mut profile = profile.scaled(self.rate_times, self.seconds);
-        if self.bed.nats_url.is_some() {
+        if self.nats_url.is_some() {
             // Others have been here before: ids that were seen already would be taken for copies.
             let now_s = wall_ns() / 1_000_000_000;
             profile = profile.fresh(wall_ns(), now_s);
@@ -270,15 +383,15 @@ impl LookArgs {
     ///
     /// # Errors
     /// The files.
-    pub fn tell(&self, results: &Results) -> Result<(), RunError> {
+    pub fn tell(&self, results: &Results, json: bool) -> Result<(), RunError> {
         if let Some(folder) = &self.out {
             results.write(folder)?;
         }
-        match self.json {
+        match json {
             true => println!("{}", serde_json::to_string(results)?),
             false => print!("{}", results.text()),
         }
-        if let Some(folder) = self.out.as_ref().filter(|_| !self.json) {
+        if let Some(folder) = self.out.as_ref().filter(|_| !json) {
             println!("\n{}", folder.join("report.html").display());
         }
         Ok(())
