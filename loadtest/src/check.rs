@@ -2,10 +2,13 @@
 //! is counted under exactly one of: first copy, another copy, unexpected; faults of a first copy are
 //! counted besides.
 //!
-//! An event is known again by the mark in its record (`last_metadata`: row, version, ordinal, time of
-//! sending), never by what the system under test says of it. Order is held per row (per chat, for
-//! messages) by version, and per company by ordinal.
+//! An event of the generator is known again by the mark in its record (`last_metadata`: row, version,
+//! ordinal, time of sending), never by what the system under test says of it; an event of others by the
+//! subject and the id that the contract demands for it. Order is held per row (per chat, for messages) by
+//! version, and per company by ordinal.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use hdrhistogram::Histogram;
@@ -29,7 +32,33 @@ pub struct Expectation {
     company: u32,
     /// Hash of subject and event id; `None` for what nobody is to see.
     route: Option<u64>,
+    /// Of the record; 0 where it need not come out as it is.
     record: u64,
+    /// Nanoseconds since the epoch; 0 where the record is marked with it.
+    planned_ns: u64,
+}
+
+/// An event without a mark, as [`Expectation::told`] takes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Unmarked<'a> {
+    /// Number of the expectation, from 0.
+    pub number: u64,
+    /// Number of the row or chat whose order it is part of.
+    pub row: u64,
+    /// Its place in that order, from 1.
+    pub version: u32,
+    /// Number of the company.
+    pub company: u32,
+    /// Where it must come out.
+    pub subject: &'a str,
+    /// Under which id.
+    pub event_id: &'a str,
+    /// With which place in its transaction.
+    pub idx: Option<u64>,
+    /// With which bytes, if they are known.
+    pub record: Option<&'a str>,
+    /// When it is planned, nanoseconds since the epoch.
+    pub planned_ns: u64,
 }
 
 impl Expectation {
@@ -43,7 +72,21 @@ impl Expectation {
             }
         };
         let Event { ordinal, row, version, company, .. } = *event;
-        Some(Self { ordinal, row: row.0, version, company, route, record })
+        Some(Self { ordinal, row: row.0, version, company, route, record, planned_ns: 0 })
+    }
+
+    /// Whether somebody is to see it.
+    pub fn is_seen(&self) -> bool {
+        self.route.is_some()
+    }
+
+    /// What an event without a mark must lead to.
+    pub fn told(told: &Unmarked<'_>) -> Self {
+        let Unmarked { number, row, version, company, planned_ns, .. } = *told;
+        let route = route_hash(told.subject.as_bytes(), told.event_id.as_bytes());
+        let route = Some(route ^ idx_hash(told.idx));
+        let record = told.record.map_or(0, |record| record_hash(record.as_bytes()));
+        Self { ordinal: number, row, version, company, route, record, planned_ns }
     }
 }
 
@@ -54,9 +97,11 @@ struct Slot {
     copies: u32,
 }
 
-/// The comparison. Memory grows by 64 bytes an event: it is to know each one.
+/// The comparison. Memory grows by some 80 bytes an event: it is to know each one.
 #[derive(Debug)]
 pub struct Checker {
+    /// Numbers of unmarked events by where they must come out; `None` where all are marked.
+    routes: Option<HashMap<u64, u64>>,
     slots: Vec<Option<Slot>>,
     versions: Vec<u32>,
     ordinals: Vec<u64>,
@@ -69,6 +114,7 @@ impl Checker {
     /// A checker for rows below `rows` ([`Profile::rows`](crate::generate::Profile::rows)).
     pub fn new(rows: u64, companies: u32) -> Self {
         Self {
+            routes: None,
             slots: Vec::new(),
             versions: vec![0; rows as usize],
             ordinals: vec![0; companies as usize],
@@ -78,6 +124,11 @@ impl Checker {
         }
     }
 
+    /// A checker for events without a mark.
+    pub fn unmarked() -> Self {
+        Self { routes: Some(HashMap::new()), ..Self::new(0, 0) }
+    }
+
     /// Notes an event. To be called before the event can come out.
     pub fn expect(&mut self, expected: Expectation) {
         let at = expected.ordinal as usize;
@@ -85,39 +136,87 @@ impl Checker {
             self.slots.resize(at + 1, None);
         }
         self.slots[at] = Some(Slot { expected, copies: 0 });
+        if let (Some(routes), Some(route)) = (&mut self.routes, expected.route) {
+            routes.insert(route, expected.ordinal);
+        }
+        let (row, company) = (expected.row as usize, expected.company as usize);
+        self.versions.resize(self.versions.len().max(row + 1), 0);
+        self.ordinals.resize(self.ordinals.len().max(company + 1), 0);
         self.outcomes.sent += 1;
         self.outcomes.expected += u64::from(expected.route.is_some());
     }
 
-    /// Takes one message of `wa.>`, delivered (or stored) at `at_ns` since the epoch.
-    pub fn deliver(&mut self, subject: &[u8], payload: &[u8], at_ns: u64) {
+    /// Takes one message of `wa.>`, delivered (or stored) at `at_ns` since the epoch. The latency of a first
+    /// copy, microseconds.
+    pub fn deliver(&mut self, subject: &[u8], payload: &[u8], at_ns: u64) -> Option<u64> {
         self.outcomes.delivered += 1;
-        let Some((output, mark)) = read_output(payload) else {
-            return self.unexpected(subject, "no mark of ours");
+        let (number, output, sent_ns) = match self.find(subject, payload) {
+            Ok(found) => found,
+            Err(why) => {
+                self.unexpected(subject, why);
+                return None;
+            }
         };
-        let slot = self.slots.get_mut(mark.ordinal as usize).and_then(Option::as_mut);
-        let Some(slot) = slot else { return self.unexpected(subject, "never sent") };
-        let Some(route) = slot.expected.route else {
-            return self.unexpected(subject, "nobody was to see it");
+        let slot = self.slots.get_mut(number as usize).and_then(Option::as_mut);
+        let Some((slot, route)) = slot.and_then(|slot| slot.expected.route.map(|at| (slot, at)))
+        else {
+            self.unexpected(subject, "nobody was to see it");
+            return None;
         };
         slot.copies += 1;
         let (expected, copies) = (slot.expected, slot.copies);
         if copies > 1 {
             self.outcomes.duplicated += 1;
-            return self.example("twice", subject, expected.ordinal);
+            self.example("twice", subject, expected.ordinal);
+            return None;
         }
         self.outcomes.forwarded += 1;
-        if route != route_hash(subject, output.event_id.as_bytes()) {
+        let told = route_hash(subject, output.event_id.as_bytes());
+        if self.routes.is_none() && route != told {
             self.outcomes.misrouted += 1;
             self.example("wrong subject or event_id", subject, expected.ordinal);
         }
-        if expected.record != record_hash(output.row_data.get().as_bytes()) {
+        let is_known = self.routes.is_none() || expected.record != 0;
+        if is_known && expected.record != record_hash(output.row_data.get().as_bytes()) {
             self.outcomes.corrupted += 1;
             self.example("record changed", subject, expected.ordinal);
         }
         self.check_order(&expected, subject);
-        let latency_us = at_ns.saturating_sub(mark.sent_ns) / 1_000;
+        let latency_us = at_ns.saturating_sub(sent_ns) / 1_000;
         self.latency_us.saturating_record(latency_us);
+        Some(latency_us)
+    }
+
+    /// Takes one that may have been delivered before, as a look at the stream finds it after a connection was
+    /// lost: counts if it was missed, else not.
+    pub fn fill(&mut self, subject: &[u8], payload: &[u8], at_ns: u64) -> Option<u64> {
+        let number = self.find(subject, payload).ok().map(|(number, ..)| number as usize);
+        let slot = number.and_then(|number| self.slots.get(number).copied().flatten());
+        if slot.is_some_and(|slot| slot.copies > 0) {
+            return None;
+        }
+        self.deliver(subject, payload, at_ns)
+    }
+
+    /// Which event a message is, and when that was sent.
+    fn find<'p>(
+        &self,
+        subject: &[u8],
+        payload: &'p [u8],
+    ) -> Result<(u64, Output<'p>, u64), &'static str> {
+        let Some(routes) = &self.routes else {
+            let (output, mark) = read_output(payload).ok_or("no mark of ours")?;
+            let is_sent = self.slots.get(mark.ordinal as usize).is_some_and(Option::is_some);
+            return match is_sent {
+                true => Ok((mark.ordinal, output, mark.sent_ns)),
+                false => Err("never sent"),
+            };
+        };
+        let output: Output<'_> = serde_json::from_slice(payload).map_err(|_| "no JSON of ours")?;
+        let route = route_hash(subject, output.event_id.as_bytes()) ^ idx_hash(output.commit_idx);
+        let number = *routes.get(&route).ok_or("never sent, or not there, or under another id")?;
+        let slot = self.slots.get(number as usize).copied().flatten().ok_or("never sent")?;
+        Ok((number, output, slot.expected.planned_ns))
     }
 
     /// Whether everything that must come has come.
@@ -201,7 +300,9 @@ impl Checker {
 /// The two fields of a published payload that are checked byte for byte.
 #[derive(Deserialize)]
 struct Output<'a> {
-    event_id: &'a str,
+    #[serde(borrow)]
+    event_id: Cow<'a, str>,
+    commit_idx: Option<u64>,
     #[serde(borrow)]
     row_data: &'a RawValue,
 }
@@ -229,6 +330,11 @@ fn number_behind(text: &[u8], key: &[u8]) -> Option<u64> {
     let digits = &text[memmem::find(text, key)? + key.len()..];
     let end = digits.iter().position(|byte| !byte.is_ascii_digit())?;
     std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
+}
+
+/// Two changes of one row in one transaction differ in nothing else.
+fn idx_hash(idx: Option<u64>) -> u64 {
+    idx.map_or(0, |idx| record_hash(&idx.to_le_bytes()))
 }
 
 fn route_hash(subject: &[u8], event_id: &[u8]) -> u64 {

@@ -21,7 +21,7 @@ use shards::wire::nats::subject::SubjectError;
 use shards::wire::nats::{DecodeLimits, decode};
 use shards::wire::{Step, WireError};
 
-pub use jetstream::{Stored, StreamSpec};
+pub use jetstream::{Pulled, Reading, Start, Stored, StreamSpec};
 
 /// Bytes gathered before they are written without being asked to.
 const FLUSH_AT: usize = 64 << 10;

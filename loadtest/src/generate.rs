@@ -14,7 +14,8 @@ mod text;
 
 use fastrand::Rng;
 
-use crate::send::{Outgoing, Source};
+use crate::check::Expectation;
+use crate::send::{Known, Outgoing, Source};
 use company::{Change, Company};
 pub use defect::Defect;
 use kept::Memory;
@@ -103,6 +104,10 @@ impl Outgoing for Event<'_> {
 
     fn stamp(&mut self, sent_ns: u64) {
         Event::stamp(self, sent_ns);
+    }
+
+    fn known(&self) -> Known {
+        Expectation::of(self).map_or(Known::Copy, Known::Change)
     }
 }
 

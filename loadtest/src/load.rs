@@ -24,9 +24,11 @@ use crate::meter::Meter;
 use crate::report::Latency;
 use crate::run::stop_sign;
 use crate::send::{SendPlan, Sent, Source, send};
-use page::Page;
+use crate::trace::TraceError;
+pub(crate) use page::Page;
+pub(crate) use print::is_read;
 use print::print;
-use progress::Progress;
+pub(crate) use progress::Progress;
 
 /// Why there is no load.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +47,9 @@ pub enum LoadError {
         /// Its reason.
         source: io::Error,
     },
+    /// A trace.
+    #[error("{0}")]
+    Trace(#[from] TraceError),
     /// The counters.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -168,13 +173,13 @@ fn publish<S: Source>(
     Ok(send(&plan, source, stop, |_| ())?)
 }
 
-fn summary(sent: &Sent) -> String {
+pub(crate) fn summary(sent: &Sent) -> String {
     let seconds = sent.elapsed.as_secs_f64();
     let rate = sent.acked as f64 / seconds.max(1e-9);
     format!("{} events acknowledged in {seconds:.3} s, {rate:.0} events/s", sent.acked)
 }
 
-fn details(sent: &Sent) -> String {
+pub(crate) fn details(sent: &Sent) -> String {
     let points = |Latency { p50, p90, p99, max, .. }: Latency| {
         format!("P50 {p50}  P90 {p90}  P99 {p99}  max {max}")
     };
@@ -190,9 +195,10 @@ fn details(sent: &Sent) -> String {
     )
 }
 
-fn tell_json(sent: &Sent, mut told: Value) {
+/// The totals for machines.
+pub(crate) fn facts(sent: &Sent) -> Value {
     let seconds = sent.elapsed.as_secs_f64();
-    let facts = json!({
+    json!({
         "published": sent.acked,
         "dropped": sent.acked_again,
         "elapsed_s": seconds,
@@ -203,8 +209,11 @@ fn tell_json(sent: &Sent, mut told: Value) {
         "behind_us_max": sent.behind_max.as_micros() as u64,
         "late_us": Latency::of(&sent.late_us),
         "ack_us": Latency::of(&sent.ack_us),
-    });
-    if let (Some(told), Value::Object(facts)) = (told.as_object_mut(), facts) {
+    })
+}
+
+fn tell_json(sent: &Sent, mut told: Value) {
+    if let (Some(told), Value::Object(facts)) = (told.as_object_mut(), facts(sent)) {
         told.extend(facts);
     }
     println!("{told}");

@@ -1,20 +1,19 @@
-//! Command line of the load test: `stack` holds a local stack, `generate` prints or publishes events,
-//! `run` publishes them and checks what daisi makes of them; `report`, `compare` and `check` read its results.
+//! Command line of the load test: `stack` holds a local stack, `generate` prints or publishes events, `run` drives a
+//! profile and checks what daisi makes of it; `record` keeps events of others in a trace, `trace` tells what it
+//! holds, `replay` publishes it; `report`, `compare` and `check` read results.
 
 use std::error::Error;
 use std::io::{self, Read};
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
 
-use clap::{Args, Parser, Subcommand};
-use loadtest::client::Client;
-use loadtest::generate::Profile;
+use clap::{Parser, Subcommand};
+use loadtest::drive::command::{self as drive, MeasureArgs, ProfilesArgs, RunArgs};
 use loadtest::load::{self, LoadArgs, LoadError, with_old_flags};
 use loadtest::results::command::{self, CheckArgs, CompareArgs, ReportArgs};
-use loadtest::run::{Observe, run, stop_sign};
-use loadtest::send::SendPlan;
+use loadtest::run::stop_sign;
 use loadtest::stack::{NatsOptions, PostgresOptions, RedisOptions, Stack};
+use loadtest::trace::{self, RecordArgs, ReplayArgs, ShowArgs};
 
 #[derive(Debug, Parser)]
 #[command(name = "loadtest", version, about)]
@@ -34,61 +33,32 @@ enum Command {
     },
     /// Publish events, or print them, and tell what must become of them. The same as `daisi load`.
     Generate(LoadArgs),
+    /// Drive a profile, measure each event from its planned time to its true end, and check all that came of it;
+    /// ends with 1 unless nothing was lost, doubled, out of order or changed.
+    Run(Box<RunArgs>),
+    /// List the shipped profiles, or print one.
+    Profiles(ProfilesArgs),
     /// Show a run again from its results file.
     Report(ReportArgs),
     /// Set runs beside a base, figure by figure.
     Compare(CompareArgs),
     /// Hold limits against a run: ends with 1 if one is broken, and one on what was not measured is.
     Check(CheckArgs),
-    /// Publish events and check what comes out on `wa.>`; ends with 1 unless all is well.
-    Run {
+    /// Record a stream, or what passes on a subject, to a trace: a compressed file of events with their
+    /// headers and arrival times. Disturbs no other consumer.
+    Record(RecordArgs),
+    /// Tell what a trace holds: events, span, companies, subjects, sizes, rates.
+    Trace(ShowArgs),
+    /// Publish a trace again: as recorded, faster, at a rate, or as fast as possible; with ids of its own
+    /// unless told otherwise, so that no dedup takes it for what was seen before.
+    Replay {
+        /// Which trace, how.
         #[command(flatten)]
-        workload: Workload,
-        /// The server that daisi works on.
-        #[arg(long)]
-        nats_url: String,
-        /// Read this stream instead of a live subscription to `wa.>`; for runs that kill servers.
-        #[arg(long)]
-        stream: Option<String>,
-        /// Seconds to wait for the last events after the last PubAck.
-        #[arg(long, default_value_t = 30.0)]
-        drain: f64,
-        /// Print the report as one line of JSON.
-        #[arg(long)]
-        json: bool,
+        replay: Box<ReplayArgs>,
+        /// Whether, where and how it is measured.
+        #[command(flatten)]
+        measure: Box<MeasureArgs>,
     },
-}
-
-/// What to generate, and how fast. An option given overrides the profile's file.
-#[derive(Debug, Args)]
-struct Workload {
-    /// A profile in JSON; `loadtest::generate::Profile` names its keys.
-    #[arg(long)]
-    profile: Option<PathBuf>,
-    /// Seed: same seed, same bytes.
-    #[arg(long)]
-    seed: Option<u64>,
-    /// Companies.
-    #[arg(long)]
-    companies: Option<u32>,
-    /// Agents of a company.
-    #[arg(long)]
-    agents: Option<u32>,
-    /// Chats of an agent.
-    #[arg(long)]
-    chats: Option<u32>,
-    /// Only forwarded changes: nothing filtered, bad or sent twice.
-    #[arg(long)]
-    clean: bool,
-    /// Events.
-    #[arg(long, default_value_t = 1_000)]
-    count: u64,
-    /// Events a second; 0 is as fast as it goes.
-    #[arg(long, default_value_t = 0.0)]
-    rate: f64,
-    /// Publishes without a PubAck at a time.
-    #[arg(long, default_value_t = 1_024)]
-    window: usize,
 }
 
 fn main() -> ExitCode {
@@ -96,11 +66,15 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse_from(arguments).command {
         Command::Stack { no_postgres } => hold_stack(no_postgres),
         Command::Generate(args) => generate(&args),
+        Command::Run(args) => measured(|stop| drive::run(&args, stop)),
+        Command::Profiles(args) => drive::profiles(&args).map_err(Into::into),
         Command::Report(args) => Ok(command::report(&args)),
         Command::Compare(args) => Ok(command::compare(&args)),
         Command::Check(args) => Ok(command::check(&args)),
-        Command::Run { workload, nats_url, stream, drain, json } => {
-            run_and_check(&workload, nats_url, stream, drain, json)
+        Command::Record(args) => on_sign(|stop| trace::record(&args, stop)),
+        Command::Trace(args) => on_sign(|_| trace::show(&args)),
+        Command::Replay { replay, measure } => {
+            measured(|stop| drive::replay(&replay, &measure, stop))
         }
     };
     outcome.unwrap_or_else(|error| {
@@ -111,22 +85,14 @@ fn main() -> ExitCode {
 
 type Outcome = Result<ExitCode, Box<dyn Error>>;
 
-impl Workload {
-    fn profile(&self) -> Result<Profile, Box<dyn Error>> {
-        let mut profile = match &self.profile {
-            Some(path) => serde_json::from_slice(&std::fs::read(path)?)?,
-            None if self.clean => Profile::clean(),
-            None => Profile::default(),
-        };
-        profile.seed = self.seed.unwrap_or(profile.seed);
-        profile.companies = self.companies.unwrap_or(profile.companies);
-        profile.agents = self.agents.unwrap_or(profile.agents);
-        profile.chats = self.chats.unwrap_or(profile.chats);
-        Ok(profile)
-    }
-
-    fn plan(&self, url: String) -> SendPlan {
-        SendPlan { rate: self.rate, window: self.window.max(1), ..SendPlan::new(url, self.count) }
+fn measured(work: impl FnOnce(&AtomicBool) -> Result<ExitCode, drive::RunError>) -> Outcome {
+    let stop = stop_sign()?;
+    match work(&stop) {
+        Err(drive::RunError::Usage(what)) => {
+            eprintln!("loadtest: {what}");
+            Ok(ExitCode::from(2))
+        }
+        other => Ok(other?),
     }
 }
 
@@ -147,6 +113,11 @@ fn hold_stack(no_postgres: bool) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
+fn on_sign(work: impl FnOnce(&AtomicBool) -> Result<(), LoadError>) -> Outcome {
+    let stop = stop_sign()?;
+    Ok(work(&stop).map(|()| ExitCode::SUCCESS)?)
+}
+
 fn generate(args: &LoadArgs) -> Outcome {
     let nats_url = std::env::var("NATS_URL").unwrap_or_else(|_| "nats://127.0.0.1:4222".into());
     match load::run(args, || Ok(nats_url)) {
@@ -156,27 +127,4 @@ fn generate(args: &LoadArgs) -> Outcome {
         }
         other => Ok(other.map(|()| ExitCode::SUCCESS)?),
     }
-}
-
-fn run_and_check(
-    workload: &Workload,
-    url: String,
-    stream: Option<String>,
-    drain: f64,
-    json: bool,
-) -> Outcome {
-    let stop = stop_sign()?;
-    load::ensure_source(&mut Client::connect(&url)?)?;
-    let observe = match stream {
-        Some(name) => Observe::Stream { name },
-        None => Observe::Live { pattern: "wa.>".into() },
-    };
-    let drain = Duration::from_secs_f64(drain);
-    let report = run(&workload.plan(url), workload.profile()?, &observe, drain, &stop)?;
-    if json {
-        println!("{}", report.to_json()?);
-    } else {
-        print!("{report}");
-    }
-    Ok(if report.outcomes.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -2,7 +2,9 @@
 //! company, attempted, published, failed. Written by the sender, read by the metrics page and the
 //! progress line. Invariant: attempted = published + failed + under way.
 
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
 
 /// The counters, one triple a series.
 #[derive(Debug)]
@@ -17,6 +19,27 @@ struct Series {
     published: IntCounter,
     failed: IntCounter,
 }
+
+/// What an end counts.
+#[derive(Debug)]
+pub struct EndSeries {
+    /// `loadtest_expected_total`.
+    pub expected: IntCounter,
+    /// `loadtest_seen_total`.
+    pub seen: IntCounter,
+    /// `loadtest_latency_seconds`.
+    pub latency: Histogram,
+    /// `loadtest_lost`.
+    pub lost: IntGauge,
+    /// `loadtest_faults`, by the label `kind`.
+    pub faults: Vec<(&'static str, IntGauge)>,
+}
+
+/// Bounds of the buckets, seconds: half a millisecond to a minute.
+const LATENCY_BOUNDS: [f64; 16] = [
+    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0,
+    60.0,
+];
 
 /// Sums over all series.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +82,42 @@ impl Meter {
         });
         let series = series.collect::<Result<_, prometheus::Error>>()?;
         Ok(Self { registry, series })
+    }
+
+    /// The series of an end, on the same page.
+    ///
+    /// # Errors
+    /// An end of that name has them already.
+    pub fn end(&self, end: &str) -> Result<EndSeries, prometheus::Error> {
+        let opts = |name: &str, help: &str| Opts::new(name, help).const_label("end", end);
+        let counter = |name, help| {
+            let counter = IntCounter::with_opts(opts(name, help))?;
+            self.registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let gauge = |opts| {
+            let gauge = IntGauge::with_opts(opts)?;
+            self.registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let latency = HistogramOpts::new(
+            "loadtest_latency_seconds",
+            "Planned time of an event to its effect outside.",
+        );
+        let latency = latency.const_label("end", end).buckets(LATENCY_BOUNDS.to_vec());
+        let latency = Histogram::with_opts(latency)?;
+        self.registry.register(Box::new(latency.clone()))?;
+        let faults = ["duplicated", "out_of_order", "unexpected", "corrupted"].map(|kind| {
+            let opts = opts("loadtest_faults", "Effects that are wrong.").const_label("kind", kind);
+            Ok::<_, prometheus::Error>((kind, gauge(opts)?))
+        });
+        Ok(EndSeries {
+            expected: counter("loadtest_expected_total", "Effects that must be seen.")?,
+            seen: counter("loadtest_seen_total", "Effects that were seen.")?,
+            latency,
+            lost: gauge(opts("loadtest_lost", "Effects missing when the run was over."))?,
+            faults: faults.into_iter().collect::<Result<_, _>>()?,
+        })
     }
 
     /// One more was written.

@@ -15,7 +15,8 @@ use shards::wire::nats::jetstream::PubAck;
 use shards::wire::nats::op::Msg;
 
 use crate::client::{Client, ClientError};
-pub use plan::{Outgoing, SendPlan, Sent, Source};
+use crate::ends::Cuts;
+pub use plan::{Known, Outgoing, SendPlan, Sent, Source};
 
 /// Sends until `plan.count` events, or all of the source, have their PubAck, or until the plan's time is
 /// over or `stop` is set and all that was begun has its PubAck; `before` sees every event first.
@@ -27,6 +28,21 @@ pub fn send<S: Source>(
     source: &mut S,
     stop: &AtomicBool,
     mut before: impl FnMut(&S::Event<'_>),
+) -> Result<Sent, ClientError> {
+    send_told(plan, source, stop, |event, _| before(event), || ())
+}
+
+/// As [`send`]; `before` is also given the planned time, nanoseconds since the epoch, and `acked` is called
+/// with each PubAck.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_told<S: Source>(
+    plan: &SendPlan,
+    source: &mut S,
+    stop: &AtomicBool,
+    mut before: impl FnMut(&S::Event<'_>, u64),
+    mut acked: impl FnMut(),
 ) -> Result<Sent, ClientError> {
     let mut sender = Sender::new(plan)?;
     // The count shrinks to what was drawn where the source ends before.
@@ -43,8 +59,9 @@ pub fn send<S: Source>(
                 count = drawn;
                 break;
             };
-            before(&event);
-            sender.queue(due, &mut event)?;
+            let planned = sender.instant(due);
+            before(&event, sender.wall_ns(planned));
+            sender.queue(planned, &mut event)?;
             drop(event);
             drawn += 1;
             due = sender.due(source, drawn);
@@ -54,7 +71,7 @@ pub fn send<S: Source>(
         }
         let is_done = is_ending || drawn == count;
         let wake = if is_done { None } else { Some(sender.instant(due)) };
-        if let Err(error) = sender.turn(wake) {
+        if let Err(error) = sender.turn(wake, &mut acked) {
             sender.recover(error)?;
         }
     }
@@ -96,6 +113,7 @@ struct Sender<'a> {
     progress_at: Instant,
     acked_at: Instant,
     replies: String,
+    cuts: Cuts,
     sent: Sent,
 }
 
@@ -114,6 +132,7 @@ impl<'a> Sender<'a> {
             late_us: crate::report::latency_histogram(),
             ack_us: crate::report::latency_histogram(),
         };
+        plan.origin.set(sent.start_ns);
         let start = Instant::now();
         Ok(Self {
             plan,
@@ -126,6 +145,7 @@ impl<'a> Sender<'a> {
             progress_at: start,
             acked_at: start,
             replies,
+            cuts: plan.cuts.clone(),
             sent,
         })
     }
@@ -141,6 +161,11 @@ impl<'a> Sender<'a> {
         due.map_or_else(Instant::now, |due| self.start + due)
     }
 
+    /// A time of this run in nanoseconds since the epoch.
+    fn wall_ns(&self, at: Instant) -> u64 {
+        self.sent.start_ns + at.saturating_duration_since(self.start).as_nanos() as u64
+    }
+
     /// Whether that time lies behind the plan's.
     fn is_over(&self, due: Option<Duration>) -> bool {
         let is_over = |duration| due.unwrap_or_else(|| self.start.elapsed()) >= duration;
@@ -151,14 +176,8 @@ impl<'a> Sender<'a> {
         self.pending.len() < self.plan.window && self.instant(due) <= Instant::now()
     }
 
-    fn queue(
-        &mut self,
-        due: Option<Duration>,
-        event: &mut impl Outgoing,
-    ) -> Result<(), ClientError> {
-        let planned = self.instant(due);
-        let since = planned.saturating_duration_since(self.start);
-        event.stamp(self.sent.start_ns + since.as_nanos() as u64);
+    fn queue(&mut self, planned: Instant, event: &mut impl Outgoing) -> Result<(), ClientError> {
+        event.stamp(self.wall_ns(planned));
         let mut slot = self.spare.pop().unwrap_or_default();
         slot.headers.clear();
         event.append_headers(&mut slot.headers)?;
@@ -179,7 +198,10 @@ impl<'a> Sender<'a> {
     }
 
     /// Writes what is queued, takes in what has come; waits for either until `wake`.
-    fn turn(&mut self, wake: Option<Instant>) -> Result<(), ClientError> {
+    fn turn(&mut self, wake: Option<Instant>, acked: &mut impl FnMut()) -> Result<(), ClientError> {
+        if self.cuts.is_due() {
+            return Err(ClientError::Closed);
+        }
         for (at, slot) in self.pending.iter().enumerate().skip(self.written) {
             let reply = reply_subject(&mut self.replies, self.first + at as u64);
             if let Some(meter) = &self.plan.meter {
@@ -197,7 +219,9 @@ impl<'a> Sender<'a> {
         let deadline = wake.filter(|_| !is_full).map_or(patience, |wake| wake.min(patience));
         let mut next = self.client.receive(deadline)?;
         while let Some(message) = next {
-            self.settle(&message)?;
+            if self.settle(&message)? {
+                acked();
+            }
             next = self.client.receive(now)?;
         }
         if self.pending.is_empty() {
@@ -220,13 +244,14 @@ impl<'a> Sender<'a> {
         }
     }
 
-    fn settle(&mut self, message: &Msg) -> Result<(), ClientError> {
+    /// True for the first PubAck of an event.
+    fn settle(&mut self, message: &Msg) -> Result<bool, ClientError> {
         let Some(at) = reply_number(message.subject()).and_then(|n| n.checked_sub(self.first))
         else {
-            return Ok(());
+            return Ok(false);
         };
         let Some(slot) = self.pending.get_mut(at as usize).filter(|slot| !slot.is_acked) else {
-            return Ok(());
+            return Ok(false);
         };
         if message.status().is_some_and(|status| status.code == 503) {
             return Err(ClientError::NoResponders { subject: slot.subject.clone() });
@@ -248,7 +273,7 @@ impl<'a> Sender<'a> {
             self.first += 1;
             self.written -= 1;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// A new connection and everything unacknowledged again, until the plan's time without a PubAck

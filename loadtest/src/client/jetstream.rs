@@ -1,4 +1,4 @@
-//! JetStream through the blocking client: API requests, streams, and reading one from its start.
+//! JetStream through the blocking client: API requests, streams, and reading one from any place on.
 //! Source: NATS reference, JetStream API; only fields that 2.9 knows are sent.
 
 use std::ops::ControlFlow;
@@ -34,6 +34,8 @@ pub struct Stored<'a> {
 
 const BATCH: u64 = 2_000;
 const PULL_EXPIRES: Duration = Duration::from_secs(2);
+/// A pull that is answered by nothing, not even by its end, was not heard.
+const SILENCE_MAX: Duration = Duration::from_secs(6);
 
 impl Client {
     /// A request to `$JS.API.<call>`; the answer without its envelope's errors.
@@ -98,69 +100,196 @@ impl Client {
         if end < from.max(1) {
             return Ok(0);
         }
-        let consumer = self.create_reader(stream, from)?;
-        let inbox = format!("{}.p.{consumer}", self.inbox_prefix());
-        let sid = self.subscribe(&inbox)?;
-        let outcome = self.pull_until(stream, &consumer, (&inbox, sid), end, &mut each);
-        self.unsubscribe(sid);
-        let deleted = self.jetstream(&format!("CONSUMER.DELETE.{stream}.{consumer}"), &Value::Null);
-        let read = outcome?;
-        deleted?;
-        Ok(read)
+        let mut reading = Reading::begin(self, stream, &Start::Seq(from))?;
+        let mut read = 0;
+        let outcome = loop {
+            // A reading that is told nothing fails by itself, so this one may wait.
+            match reading.next(self, Instant::now() + 2 * SILENCE_MAX) {
+                Ok(None) => {}
+                Ok(Some(pulled)) => {
+                    read += 1;
+                    if each(pulled.stored()).is_break() || pulled.seq >= end {
+                        break Ok(());
+                    }
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        let ended = reading.end(self);
+        outcome?;
+        ended.map(|()| read)
     }
+}
 
-    fn create_reader(&mut self, stream: &str, from: u64) -> Result<String, ClientError> {
-        let config = json!({
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": from.max(1),
+/// Where a reading begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At this sequence, or the first one behind it.
+    Seq(u64),
+    /// At the first message stored at this time or later; RFC 3339.
+    Time(String),
+}
+
+/// A message of a reading.
+#[derive(Clone, Debug)]
+pub struct Pulled {
+    /// Subject, headers and payload.
+    pub message: Msg,
+    /// Position in the stream.
+    pub seq: u64,
+    /// When the server stored it, nanoseconds since the epoch.
+    pub stored_ns: u64,
+    /// Messages behind it when it was delivered; 0 at the end of the stream.
+    pub behind: u64,
+}
+
+impl Pulled {
+    fn stored(&self) -> Stored<'_> {
+        Stored { message: &self.message, seq: self.seq, stored_ns: self.stored_ns }
+    }
+}
+
+/// A reading of a stream that goes on past its end: an ephemeral pull consumer without acks, of which the
+/// server forgets a minute after its reader is gone. Invariant: it gives every message once, in stream
+/// order, or an error; who meets one begins anew behind the last sequence he got.
+#[derive(Debug)]
+pub struct Reading {
+    stream: String,
+    consumer: String,
+    inbox: String,
+    sid: u64,
+    credit: u64,
+    /// Of the consumer's deliveries.
+    delivered: u64,
+    heard_at: Instant,
+    waiting: u64,
+}
+
+impl Reading {
+    /// Begins to read.
+    ///
+    /// # Errors
+    /// As [`Client::jetstream`]; a work-queue stream refuses: its messages are for its own consumers.
+    pub fn begin(client: &mut Client, stream: &str, start: &Start) -> Result<Self, ClientError> {
+        let mut config = json!({
             "ack_policy": "none",
             "replay_policy": "instant",
             "mem_storage": true,
             "inactive_threshold": nanos(Duration::from_secs(60)),
         });
+        match start {
+            Start::Seq(seq) => {
+                config["deliver_policy"] = "by_start_sequence".into();
+                config["opt_start_seq"] = (*seq).max(1).into();
+            }
+            Start::Time(time) => {
+                config["deliver_policy"] = "by_start_time".into();
+                config["opt_start_time"] = time.as_str().into();
+            }
+        }
         let body = json!({ "stream_name": stream, "config": config });
-        let answer = self.jetstream(&format!("CONSUMER.CREATE.{stream}"), &body)?;
-        Ok(answer["name"].as_str().unwrap_or_default().to_owned())
+        let answer = client.jetstream(&format!("CONSUMER.CREATE.{stream}"), &body)?;
+        let consumer = answer["name"].as_str().unwrap_or_default().to_owned();
+        let inbox = format!("{}.p.{consumer}", client.inbox_prefix());
+        let sid = client.subscribe(&inbox)?;
+        Ok(Self {
+            stream: stream.to_owned(),
+            consumer,
+            inbox,
+            sid,
+            credit: 0,
+            delivered: 0,
+            heard_at: Instant::now(),
+            waiting: answer["num_pending"].as_u64().unwrap_or(0),
+        })
     }
 
-    fn pull_until(
+    /// Messages that lay in the stream when the reading began.
+    pub fn waiting(&self) -> u64 {
+        self.waiting
+    }
+
+    /// The next message, or `None` at `deadline`.
+    ///
+    /// # Errors
+    /// The connection, or a consumer that the server has lost.
+    pub fn next(
         &mut self,
-        stream: &str,
-        consumer: &str,
-        (inbox, sid): (&str, u64),
-        end: u64,
-        each: &mut impl FnMut(Stored<'_>) -> ControlFlow<()>,
-    ) -> Result<u64, ClientError> {
-        let next = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
-        let body = json!({ "batch": BATCH, "expires": nanos(PULL_EXPIRES) }).to_string();
-        let (mut read, mut credit) = (0, 0);
+        client: &mut Client,
+        deadline: Instant,
+    ) -> Result<Option<Pulled>, ClientError> {
         loop {
-            if credit < BATCH / 2 {
-                self.publish(&next, Some(inbox), body.as_bytes())?;
-                self.flush()?;
-                credit += BATCH;
+            if self.credit < BATCH / 2 {
+                self.pull(client)?;
             }
-            let deadline = Instant::now() + 3 * PULL_EXPIRES;
-            let Some(message) = self.receive(deadline)? else {
-                return Err(ClientError::Timeout { to: next, waited: 3 * PULL_EXPIRES });
+            let silent_at = self.heard_at + SILENCE_MAX;
+            let Some(message) = client.receive(deadline.min(silent_at))? else {
+                if Instant::now() >= silent_at {
+                    let to = format!("pull from {}", self.stream);
+                    return Err(ClientError::Timeout { to, waited: SILENCE_MAX });
+                }
+                // A PONG may be owed.
+                client.flush()?;
+                return Ok(None);
             };
-            let Some(stored) = stored(&message).filter(|_| message.sid() == sid) else {
-                // A status ends a pull; what it had left is asked for again.
-                credit = if message.sid() == sid { 0 } else { credit };
+            if message.sid() != self.sid {
                 continue;
-            };
-            credit = credit.saturating_sub(1);
-            read += 1;
-            if each(stored).is_break() || stored.seq >= end {
-                return Ok(read);
             }
+            self.heard_at = Instant::now();
+            match pulled(&message) {
+                Some((ack, pulled)) => {
+                    self.delivered += 1;
+                    if ack != self.delivered {
+                        let text = format!("deliveries {} to {} are missing", self.delivered, ack);
+                        return Err(ClientError::Server(text));
+                    }
+                    self.credit = self.credit.saturating_sub(1);
+                    return Ok(Some(pulled));
+                }
+                None => self.take_status(&message)?,
+            }
+        }
+    }
+
+    /// Ends the reading; the server may forget its consumer.
+    ///
+    /// # Errors
+    /// As [`Client::jetstream`].
+    pub fn end(self, client: &mut Client) -> Result<(), ClientError> {
+        client.unsubscribe(self.sid);
+        let call = format!("CONSUMER.DELETE.{}.{}", self.stream, self.consumer);
+        client.jetstream(&call, &Value::Null).map(drop)
+    }
+
+    fn pull(&mut self, client: &mut Client) -> Result<(), ClientError> {
+        let next = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, self.consumer);
+        let body = json!({ "batch": BATCH, "expires": nanos(PULL_EXPIRES) }).to_string();
+        client.publish(&next, Some(&self.inbox), body.as_bytes())?;
+        client.flush()?;
+        self.credit += BATCH;
+        Ok(())
+    }
+
+    /// A status ends a pull; what it had left is asked for again.
+    fn take_status(&mut self, message: &Msg) -> Result<(), ClientError> {
+        self.credit = 0;
+        match message.status() {
+            Some(status) if matches!(status.code, 409 | 503) => {
+                let words = String::from_utf8_lossy(status.description);
+                Err(ClientError::Server(format!("{} {words}", status.code)))
+            }
+            _ => Ok(()),
         }
     }
 }
 
-fn stored(message: &Msg) -> Option<Stored<'_>> {
+/// The place among the consumer's deliveries, and the message.
+fn pulled(message: &Msg) -> Option<(u64, Pulled)> {
     let ack = AckSubject::parse(message.reply()?).ok()?;
-    Some(Stored { message, seq: ack.stream_seq, stored_ns: ack.timestamp_ns })
+    let AckSubject { stream_seq, consumer_seq, timestamp_ns, pending, .. } = ack;
+    let message = message.clone();
+    let pulled = Pulled { message, seq: stream_seq, stored_ns: timestamp_ns, behind: pending };
+    Some((consumer_seq, pulled))
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -60,7 +60,7 @@ impl Company {
         let time_us = profile.epoch_s * 1_000_000;
         Self {
             name: format!("Company{number:05}"),
-            lsn: 5_368_722_184 + number * LSN_STRIDE,
+            lsn: 5_368_722_184 + profile.lsn_base + number * LSN_STRIDE,
             idx: 0,
             chat: 0,
             messages: 0,

@@ -23,7 +23,7 @@ pub use profile::{Profile, parse_faults};
 
 use super::put::rewrite;
 use super::text::Pool;
-use crate::send::{Outgoing, Source};
+use crate::send::{Known, Outgoing, Source};
 use party::{Naming, Party};
 use world::{Company, Told};
 use write::{Quirk, Shares, Writer};
@@ -69,6 +69,10 @@ impl Outgoing for Event<'_> {
     fn series(&self) -> usize {
         self.company_number * Kind::ALL.len() + self.kind as usize
     }
+
+    fn known(&self) -> Known {
+        Known::Ingest(self.expect)
+    }
 }
 
 impl Source for Generator {
@@ -87,6 +91,8 @@ pub struct Generator {
     rng: Rng,
     writer: Writer,
     companies: Vec<Company>,
+    /// Companies in the order of their turns.
+    round: Vec<usize>,
     naming: Naming,
     party: Party,
     books: Books,
@@ -102,6 +108,22 @@ pub struct Generator {
     payload: Vec<u8>,
     msg_id: String,
     can_repeat: bool,
+}
+
+/// Whose turn it is, one after another: those with more turns have them spread over the round.
+fn round(profile: &Profile) -> Vec<usize> {
+    let turns = |company: usize| profile.turns.get(company).copied().unwrap_or(1);
+    let turns_max = (0..profile.companies.len()).map(turns).max().unwrap_or(1);
+    let step = |step: u32| {
+        // A company takes part in its share of the steps, evenly.
+        let takes = move |company: &usize| {
+            let part =
+                |step: u32| u64::from(step) * u64::from(turns(*company)) / u64::from(turns_max);
+            part(step + 1) > part(step)
+        };
+        (0..profile.companies.len()).filter(takes)
+    };
+    (0..turns_max).flat_map(step).collect()
 }
 
 /// What an event is about.
@@ -141,6 +163,7 @@ impl Generator {
             writer: Writer { pool, rng: rng.fork(), shares, tag, message_id: String::new() },
             rng,
             companies: profile.companies.iter().map(company).collect(),
+            round: round(&profile),
             naming: Naming { tag, agents: u64::from(profile.agents), groups },
             party: Party::default(),
             books: Books::default(),
@@ -189,7 +212,8 @@ impl Generator {
         // Subjects in turn, and each round of them for the next company: every pair occurs.
         let subjects = self.profile.subjects.len() as u64;
         let kind = self.profile.subjects[(self.turn % subjects) as usize];
-        let company = (self.turn / subjects % self.companies.len() as u64) as usize;
+        let turn = (self.turn / subjects % self.round.len() as u64) as usize;
+        let company = self.round[turn];
         self.turn += 1;
         match (self.draw_fault(), kind.pair()) {
             (Some(Fault::Duplicate), _) if self.can_repeat && !self.msg_id.is_empty() => {

@@ -35,6 +35,9 @@ pub struct Profile {
     pub text_sigma: f64,
     /// Start of the story told, seconds since the epoch.
     pub epoch_s: u64,
+    /// Added to where the companies' logs begin. Two stories that begin at the same place have the same ids, and
+    /// who saw the first takes the second for copies.
+    pub lsn_base: u64,
 }
 
 impl Default for Profile {
@@ -54,6 +57,7 @@ impl Default for Profile {
             text_median: 28.0,
             text_sigma: 1.1,
             epoch_s: 1_748_772_000, // 2025-06-01T10:00:00Z, as in the contract's samples.
+            lsn_base: 0,
         }
     }
 }

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The open page.
 #[derive(Debug)]
-pub(super) struct Page {
+pub(crate) struct Page {
     address: SocketAddr,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -24,7 +24,7 @@ pub(super) struct Page {
 
 impl Page {
     /// Opens it on all addresses: what scrapes it runs elsewhere.
-    pub(super) fn open(port: u16, meter: Arc<Meter>) -> Result<Self, LoadError> {
+    pub(crate) fn open(port: u16, meter: Arc<Meter>) -> Result<Self, LoadError> {
         let doing = format!("open the metrics port {port} (--metrics-port 0 does without)");
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port));
         let listener = listener.map_err(LoadError::io(doing))?;

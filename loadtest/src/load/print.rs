@@ -83,7 +83,7 @@ fn line(event: &impl Line) -> Value {
 }
 
 /// False when nobody reads any more, as `head` does.
-fn is_read(written: io::Result<()>) -> Result<bool, LoadError> {
+pub(crate) fn is_read(written: io::Result<()>) -> Result<bool, LoadError> {
     match written {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),

@@ -13,14 +13,14 @@ const STEP: Duration = Duration::from_millis(500);
 
 /// The line; it is ended when this is dropped.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Progress {
     /// Shows it where standard error is a terminal.
-    pub(super) fn show(meter: Arc<Meter>) -> Result<Option<Self>, LoadError> {
+    pub(crate) fn show(meter: Arc<Meter>) -> Result<Option<Self>, LoadError> {
         if !io::stderr().is_terminal() {
             return Ok(None);
         }

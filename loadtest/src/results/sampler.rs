@@ -36,6 +36,11 @@ impl Watched {
         Self { name: name.into(), pid: Arc::new(AtomicU32::new(pid)), has_children: false }
     }
 
+    /// The process whose number stands in `pid`, and may change.
+    pub fn following(name: impl Into<String>, pid: Arc<AtomicU32>) -> Self {
+        Self { name: name.into(), pid, has_children: false }
+    }
+
     /// With its children, as PostgreSQL works.
     pub fn with_children(name: impl Into<String>, pid: u32) -> Self {
         Self { has_children: true, ..Self::new(name, pid) }

@@ -7,7 +7,24 @@ use bytes::BytesMut;
 use hdrhistogram::Histogram;
 use shards::wire::nats::headers::{HeaderError, HeaderWriter};
 
+use crate::check::Expectation;
+use crate::ends::Cuts;
+use crate::generate::ingest::Expect;
 use crate::meter::Meter;
+use crate::results::Origin;
+
+/// What the source of an event knows of its effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// No more than its bytes say by the rules of the contract.
+    Bytes,
+    /// A row change of the generator.
+    Change(Expectation),
+    /// One that was sent before and has no new effect.
+    Copy,
+    /// A chat event of the generator.
+    Ingest(Expect),
+}
 
 /// Something to be published.
 pub trait Outgoing {
@@ -40,6 +57,10 @@ pub trait Outgoing {
         }
         let _ = headers.finish();
         Ok(())
+    }
+    /// What is known of its effect.
+    fn known(&self) -> Known {
+        Known::Bytes
     }
     /// Which series of the plan's meter it belongs to.
     fn series(&self) -> usize {
@@ -83,6 +104,10 @@ pub struct SendPlan {
     pub batch: usize,
     /// Counts each publish.
     pub meter: Option<Arc<Meter>>,
+    /// Is told when the sending begins.
+    pub origin: Origin,
+    /// Drops its connection when told so.
+    pub cuts: Cuts,
     /// How long a PubAck may take before the connection is given up and everything sent again.
     pub ack_max: Duration,
     /// How long the server may be away, or refuse, in one piece before sending fails.
@@ -100,6 +125,8 @@ impl SendPlan {
             window: 1024,
             batch: 1024,
             meter: None,
+            origin: Origin::default(),
+            cuts: Cuts::default(),
             ack_max: Duration::from_secs(5),
             outage_max: Duration::from_secs(60),
         }

@@ -17,6 +17,9 @@ pub struct Profile {
     pub subjects: Vec<Kind>,
     /// Companies; each meets each kind, in turn.
     pub companies: Vec<String>,
+    /// Turns that a company has in a round, in the order of `companies`; those beyond the list have one. With
+    /// `[9]` the first has nine for each one of the others.
+    pub turns: Vec<u32>,
     /// Agents of a company. 1 to 10,000.
     pub agents: u32,
     /// Chats of an agent. 1 to 100,000.
@@ -52,6 +55,7 @@ impl Default for Profile {
             seed: 1,
             subjects: vec![Kind::ChatsUpsert, Kind::MessagesUpsert],
             companies: vec!["RIDH".into()],
+            turns: Vec::new(),
             agents: 4,
             chats: 32,
             history_count: 10,
@@ -105,6 +109,9 @@ impl Profile {
         within("text_sigma", self.text_sigma, 5.0)?;
         // Times are counted in microseconds; the bound is the year 5138.
         within("epoch_s", self.epoch_s as f64, 1e11)?;
+        if let Some(turns) = self.turns.iter().find(|turns| !(1..=1_000).contains(*turns)) {
+            return Err(format!("turns holds {turns}; it takes 1 to 1000 each"));
+        }
         if self.skew < 1.0 || !self.skew.is_finite() {
             return Err(format!("skew is {}; it takes 1 or more", self.skew));
         }
