@@ -336,7 +336,7 @@ impl Letters {
     fn told(&self, url: &str, expected: u64) -> Result<String, ClientError> {
         let found = last(url)?.saturating_sub(self.before);
         Ok(format!(
-            "dead letters of all stages: {found} stored; chat events that must be some: {expected}"
+            "dead letters of all stages: {found} stored; refused of the chat events sent: {expected}"
         ))
     }
 }
