@@ -26,8 +26,8 @@ use crate::run::stop_sign;
 use crate::send::{SendPlan, Sent, Source, send};
 use crate::trace::TraceError;
 pub(crate) use page::Page;
-pub(crate) use print::is_read;
 use print::print;
+pub(crate) use print::{is_read, tell};
 pub(crate) use progress::Progress;
 
 /// Why there is no load.

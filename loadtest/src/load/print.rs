@@ -82,6 +82,11 @@ fn line(event: &impl Line) -> Value {
     })
 }
 
+/// Prints totals; that nobody reads them is no error.
+pub(crate) fn tell(text: &str) -> Result<(), LoadError> {
+    is_read(io::stdout().write_all(text.as_bytes())).map(drop)
+}
+
 /// False when nobody reads any more, as `head` does.
 pub(crate) fn is_read(written: io::Result<()>) -> Result<bool, LoadError> {
     match written {

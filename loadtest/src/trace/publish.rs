@@ -182,14 +182,8 @@ fn tell(
         told["events"] = json!(account);
         told["again"] = again.into();
         told["trace"] = end.into();
-        println!("{told}");
+        load::tell(&format!("{told}\n"))?;
     } else {
-        if let Some(sent) = sent {
-            println!("{}; the same again: {again}", load::summary(sent));
-            println!("dropped by the stream as seen before: {}", sent.acked_again);
-            print!("{}", load::details(sent));
-        }
-        let mut out = io::stderr();
         let lines = format!(
             "{} events of the trace, {} given to the sender, of them {} for further companies\n\
              as recorded: {} on subjects that are not known, {} that are no JSON; left out: {}\n\
@@ -201,10 +195,15 @@ fn tell(
             account.not_json,
             account.unsendable
         );
-        // Beside printed events, totals are no event.
         match sent {
-            Some(_) => print!("{lines}"),
-            None => drop(out.write_all(lines.as_bytes())),
+            // Beside printed events, totals are no event.
+            None => eprint!("{lines}"),
+            Some(sent) => load::tell(&format!(
+                "{}; the same again: {again}\ndropped by the stream as seen before: {}\n{}{lines}",
+                load::summary(sent),
+                sent.acked_again,
+                load::details(sent)
+            ))?,
         }
     }
     match fault {

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use clap::{ArgGroup, Args};
 use shards::clock::parse_nanos;
 
-use super::format::{Preface, Record, TraceError};
+use super::format::{Preface, Record};
 use super::time::{is_rfc3339, utc};
 use super::write::Writer;
 use crate::client::{Client, ClientError, Reading, Start};
-use crate::load::LoadError;
+use crate::load::{self, LoadError};
 use crate::run::is_stopped;
 use crate::send::wall_ns;
 
@@ -103,6 +103,8 @@ struct Recorder<'a> {
     sealed_at: Instant,
     line: Option<Line>,
     reconnects: u64,
+    /// When the last event of a subject came, nanoseconds since 1970.
+    heard_ns: u64,
 }
 
 impl<'a> Recorder<'a> {
@@ -110,7 +112,17 @@ impl<'a> Recorder<'a> {
         let started = Instant::now();
         let has_line = !args.quiet && io::stderr().is_terminal();
         let line = has_line.then_some(Line { drawn_at: started, events: 0 });
-        Self { args, stop, client, writer, started, sealed_at: started, line, reconnects: 0 }
+        Self {
+            args,
+            stop,
+            client,
+            writer,
+            started,
+            sealed_at: started,
+            line,
+            reconnects: 0,
+            heard_ns: wall_ns(),
+        }
     }
 
     fn record_stream(&mut self, stream: &str) -> Result<(), LoadError> {
@@ -180,6 +192,7 @@ impl<'a> Recorder<'a> {
                 Ok(None) => self.breathe()?,
                 Ok(Some(first)) => {
                     let arrived_ns = wall_ns();
+                    self.heard_ns = arrived_ns;
                     let mut next = Some(first);
                     while let Some(message) = next.filter(|_| !self.is_full()) {
                         self.append(&Record {
@@ -205,20 +218,22 @@ impl<'a> Recorder<'a> {
     }
 
     /// A subject's events pass once: what was published until the subscription stands again is lost. A
-    /// server ends a connection so when its reader is too slow.
+    /// server ends a connection so when its reader is too slow, and what waited in it is lost as well: the
+    /// gap begins behind the last event that came.
     fn lose(
         &mut self,
         pattern: &str,
         error: ClientError,
         lost_at: &mut Option<Instant>,
     ) -> Result<(), LoadError> {
-        let (from, reason) = (wall_ns(), error.to_string());
+        let reason = error.to_string();
         self.reconnect(error, lost_at)?;
         while let Err(again) = self.client.subscribe(pattern).and_then(|_| self.client.barrier()) {
             self.reconnect(again, lost_at)?;
         }
         *lost_at = None;
-        let gap = format!("{} to {}: {reason}", utc(from), utc(wall_ns()));
+        let from = std::mem::replace(&mut self.heard_ns, wall_ns());
+        let gap = format!("{} to {}: {reason}", utc(from), utc(self.heard_ns));
         self.tell(&format!("events may be missing, {gap}"));
         self.writer.note_gap(gap);
         Ok(())
@@ -294,7 +309,7 @@ impl<'a> Recorder<'a> {
         eprintln!("{clear}loadtest: {text}");
     }
 
-    fn end(mut self) -> Result<(), TraceError> {
+    fn end(mut self) -> Result<(), LoadError> {
         self.writer.seal()?;
         let text = self.text();
         if self.line.is_some() {
@@ -302,14 +317,14 @@ impl<'a> Recorder<'a> {
         }
         let (totals, _) = self.writer.finish()?;
         let seconds = self.started.elapsed().as_secs_f64();
-        println!("{text} in {seconds:.1} s: {}", self.args.file.display());
+        let mut told = format!("{text} in {seconds:.1} s: {}\n", self.args.file.display());
         if self.reconnects > 0 {
-            println!("connections made anew: {}", self.reconnects);
+            told += &format!("connections made anew: {}\n", self.reconnects);
         }
         if totals.gaps > 0 {
-            println!("gaps, in which events may be missing: {}", totals.gaps);
+            told += &format!("gaps, in which events may be missing: {}\n", totals.gaps);
         }
-        Ok(())
+        load::tell(&told)
     }
 }
 

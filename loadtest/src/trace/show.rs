@@ -14,7 +14,7 @@ use super::format::{Record, TraceError};
 use super::read::{End, Reader};
 use super::subject::{Parts, Shape};
 use super::time::utc;
-use crate::load::LoadError;
+use crate::load::{self, LoadError};
 
 const NAMES_MAX: usize = 10_000;
 /// Lines of a list on a terminal.
@@ -57,15 +57,20 @@ pub fn show(args: &ShowArgs) -> Result<(), LoadError> {
             "preface": preface, "file_bytes": size, "is_whole": is_whole, "end": end, "gaps": gaps,
             "holds": holds.summary(),
         });
-        println!("{told}");
+        load::tell(&format!("{told}\n"))?;
     } else {
-        println!("recorded from {} at {}", preface.source, utc(preface.recorded_ns));
-        println!("by {}, nats-server {}", preface.creator, preface.server);
-        print!("{holds}");
-        println!("{:.1} MiB on the disk; {end}", size as f64 / f64::from(1 << 20));
+        let mut text = format!(
+            "recorded from {} at {}\nby {}, nats-server {}\n{holds}{:.1} MiB on the disk; {end}\n",
+            preface.source,
+            utc(preface.recorded_ns),
+            preface.creator,
+            preface.server,
+            size as f64 / f64::from(1 << 20)
+        );
         if let Some(End::Whole(totals)) = reader.end() {
-            totals.gap_texts.iter().for_each(|gap| println!("  gap: {gap}"));
+            totals.gap_texts.iter().for_each(|gap| text += &format!("  gap: {gap}\n"));
         }
+        load::tell(&text)?;
     }
     fault.map_or(Ok(()), |fault| Err(fault.into()))
 }
@@ -76,7 +81,7 @@ pub(super) fn end_text(end: Option<&End>, fault: Option<&TraceError>) -> String 
         (_, Some(fault)) => format!("broken: {fault}"),
         (Some(End::Whole(totals)), None) if totals.gaps == 0 => "whole".to_owned(),
         (Some(End::Whole(totals)), None) => {
-            format!("whole, with {} gaps in which events may be missing", totals.gaps)
+            format!("whole; gaps, in which events may be missing: {}", totals.gaps)
         }
         (Some(End::Cut { offset, rest }), None) => {
             format!("cut off: {rest} bytes of a frame at byte {offset}, and no end")
