@@ -169,7 +169,7 @@ fn what_a_daisi_that_died_left_undone_is_lost_and_told() {
 
 #[test]
 fn what_came_twice_and_what_was_taken_away_is_found() {
-    let line = "--profile=steady --seconds=5 --rate-times=0.1 --drain=2s";
+    let line = "--profile=steady --seconds=5 --rate-times=0.1 --drain=10s";
     let (results, bed) = measured(line, |place| {
         let mut client = Client::connect(&place.nats_url).unwrap();
         client.subscribe("wa.>").unwrap();
