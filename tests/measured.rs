@@ -2,16 +2,21 @@
 //! doubled or taken away behind its back is found. Invariant: every test breaks one thing and knows how often.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use clap::Parser;
 use loadtest::bed::Bed;
 use loadtest::client::Client;
-use loadtest::drive::command::{RunArgs, prepare};
+use loadtest::drive::command::{MeasureArgs, RunArgs, prepare, prepare_replay};
 use loadtest::drive::drive;
+use loadtest::profile::{self, Blend, Profile};
 use loadtest::results::{End, Results};
+use loadtest::send::{Outgoing, Source};
+use loadtest::trace::{Preface, Record, ReplayArgs, Writer};
 use rustix::process::{Pid, Signal, kill_process};
 
 #[derive(Debug, Parser)]
@@ -38,6 +43,41 @@ fn measured(line: &str, meddle: impl FnOnce(&Place) + Send) -> (Results, Bed) {
         results.unwrap()
     });
     (results, bed)
+}
+
+#[derive(Debug, Parser)]
+struct ReplayLine {
+    #[command(flatten)]
+    replay: ReplayArgs,
+    #[command(flatten)]
+    measure: MeasureArgs,
+}
+
+/// Writes what a profile sends to a trace, in the place of sending it.
+fn write_trace(path: &Path, profile: &Profile) {
+    let mut source = Blend::new(profile).unwrap();
+    let preface = Preface {
+        recorded_ns: 1,
+        source: "a profile".to_owned(),
+        creator: "a test".to_owned(),
+        server: "2.9".to_owned(),
+    };
+    let mut writer = Writer::create(path, &preface).unwrap();
+    let mut headers = BytesMut::new();
+    while let Some(planned) = source.planned() {
+        let event = source.next().unwrap();
+        headers.clear();
+        event.append_headers(&mut headers).unwrap();
+        let record = Record {
+            arrived_ns: 1_780_000_000_000_000_000 + planned.as_nanos() as u64,
+            seq: None,
+            subject: event.subject().as_bytes(),
+            headers: &headers,
+            payload: event.payload(),
+        };
+        writer.append(&record).unwrap();
+    }
+    writer.finish().unwrap();
 }
 
 /// What a test may reach beside the run.
@@ -89,6 +129,26 @@ fn a_run_in_order_is_called_so_and_told_in_figures() {
 }
 
 #[test]
+fn a_replayed_trace_is_checked_by_the_contract_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("day.trace");
+    let profile = profile::load("steady").unwrap().scaled(0.1, Some(4.0));
+    write_trace(&path, &profile);
+    let daisi = format!("--daisi={}", env!("CARGO_BIN_EXE_daisi"));
+    let words = ["replay", path.to_str().unwrap(), "--quiet", "--set=shards=1", &daisi];
+    let line = ReplayLine::parse_from(words);
+    let (order, mut bed, mut source) = prepare_replay(&line.replay, &line.measure).unwrap();
+    let results = drive(order, &mut bed, &mut source, &AtomicBool::new(false)).unwrap();
+    bed.finish().unwrap();
+    let (of_ingest, of_cdc) = profile.events();
+    assert!(results.is_clean(), "{}", results.text());
+    assert_eq!(results.sender.published, of_ingest + of_cdc);
+    // Most of the changes are forwarded; of the chat events three in eight are messages.
+    assert!(end(&results, "cdc").counts.seen > of_cdc * 9 / 10, "{}", results.text());
+    assert!(end(&results, "ingest").counts.seen > of_ingest / 4, "{}", results.text());
+}
+
+#[test]
 fn what_a_daisi_that_died_left_undone_is_lost_and_told() {
     let line = "--profile=steady --seconds=4 --rate-times=0.1 --drain=3s";
     let (results, bed) = measured(line, |place| {
@@ -109,7 +169,7 @@ fn what_a_daisi_that_died_left_undone_is_lost_and_told() {
 
 #[test]
 fn what_came_twice_and_what_was_taken_away_is_found() {
-    let line = "--profile=steady --seconds=5 --rate-times=0.1 --drain=2s";
+    let line = "--profile=steady --seconds=5 --rate-times=0.1 --drain=10s";
     let (results, bed) = measured(line, |place| {
         let mut client = Client::connect(&place.nats_url).unwrap();
         client.subscribe("wa.>").unwrap();

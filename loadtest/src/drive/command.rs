@@ -267,15 +267,33 @@ pub fn replay(
         trace::replay(args, stop)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let (order, mut bed, mut source) = prepare_replay(args, measure)?;
+    let results = drive(order, &mut bed, &mut source, stop)?;
+    measure.look.tell(&results, args.json)?;
+    bed.finish()?;
+    if let Err(fault) = source.end() {
+        return Err(RunError::Usage(format!("the trace was not replayed whole: {fault}")));
+    }
+    Ok(if results.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Makes ready what a measured replay needs.
+///
+/// # Errors
+/// As [`replay`].
+pub fn prepare_replay(
+    args: &ReplayArgs,
+    measure: &MeasureArgs,
+) -> Result<(Order, Bed, Replay), RunError> {
     if args.print.is_some() {
         return Err(RunError::Usage("what is printed is not measured: leave out --print".into()));
     }
     let plan = args.plan.plan(&args.trace)?;
-    let mut source = Replay::open(&args.trace, plan)?;
+    let source = Replay::open(&args.trace, plan)?;
     let (has_ingest, has_cdc) = stages_of(&args.trace)?;
     let nats_url = measure.bed.daisi.is_none().then_some(args.nats_url.as_str());
     measure.bed.check(nats_url.is_none()).map_err(RunError::Usage)?;
-    let mut bed = Bed::start(&measure.bed, nats_url, "ingest,dlq,cdc", &[])?;
+    let bed = Bed::start(&measure.bed, nats_url, "ingest,dlq,cdc", &[])?;
     let mut client = Client::connect(bed.nats_url())?;
     ensure_ingest(&mut client, &Kind::ALL)?;
     ensure_source(&mut client)?;
@@ -305,13 +323,7 @@ pub fn replay(
         show: if args.quiet { Show::Quiet } else { Show::Progress },
         metrics_port: measure.look.metrics_port,
     };
-    let results = drive(order, &mut bed, &mut source, stop)?;
-    measure.look.tell(&results, args.json)?;
-    bed.finish()?;
-    if let Err(fault) = source.end() {
-        return Err(RunError::Usage(format!("the trace was not replayed whole: {fault}")));
-    }
-    Ok(if results.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok((order, bed, source))
 }
 
 /// Whether there are chat events, and whether there is anything else, in the first events of a trace.

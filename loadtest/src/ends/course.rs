@@ -91,7 +91,7 @@ impl Course {
         &self.gauge
     }
 
-    /// One more that must come.
+    /// One more that must come, and is seen when it does.
     pub fn expect(&self) {
         self.gauge.series.expected.inc();
     }
@@ -109,9 +109,11 @@ impl Course {
         self.gauge.series.latency.observe(latency_us as f64 / 1e6);
     }
 
-    /// All that was seen, with what has no time of its own.
-    fn see_all(&self, seen: u64) {
-        self.gauge.series.seen.inc_by(seen.saturating_sub(self.gauge.seen()));
+    /// All that was expected and seen, with what has no time of its own.
+    fn see_all(&self, counts: &Counts) {
+        let series = &self.gauge.series;
+        series.expected.inc_by(counts.expected.saturating_sub(series.expected.get()));
+        series.seen.inc_by(counts.seen.saturating_sub(series.seen.get()));
     }
 
     /// What had arrived by then is in the books.
@@ -122,7 +124,7 @@ impl Course {
     /// Ends it: what the recorder is given.
     pub fn end(mut self, counts: Counts, examples: Vec<String>) -> ObserverPart {
         self.show();
-        self.see_all(counts.seen);
+        self.see_all(&counts);
         self.gauge.tell(&counts, true);
         self.part.counts = counts;
         self.part.examples = examples;

@@ -50,6 +50,9 @@ struct Slot {
     is_stale: bool,
 }
 
+/// A million rows are to fit well below a gigabyte, with their ids and the table that finds them.
+const _: () = assert!(size_of::<Slot>() <= 64, "a million slots are 64 MB");
+
 /// What is known of a company.
 #[derive(Debug)]
 pub(super) struct Company {
@@ -104,7 +107,7 @@ impl Books {
         self.outstanding
     }
 
-    /// Notes a row; true for one that nobody told of before.
+    /// Notes a row; true for a message that nobody told of before: the others are looked for at the end.
     pub(super) fn want(&mut self, wanted: Wanted) -> bool {
         let Wanted { company, table, day, makes, .. } = wanted;
         let hash = hash(company, table, wanted.id.as_bytes());
@@ -135,17 +138,18 @@ impl Books {
         self.ids.extend_from_slice(wanted.id.as_bytes());
         self.slots.push(slot);
         self.places.insert(hash, at);
-        if table == Table::Messages {
-            self.outstanding += 1;
-            let company = &mut self.companies[company as usize];
-            company.outstanding += 1;
-            match day {
-                Some(day) => {
-                    let (first, last) = company.days.unwrap_or((day, day));
-                    company.days = Some((first.min(day), last.max(day)));
-                }
-                None => company.has_today = true,
+        if table != Table::Messages {
+            return false;
+        }
+        self.outstanding += 1;
+        let company = &mut self.companies[company as usize];
+        company.outstanding += 1;
+        match day {
+            Some(day) => {
+                let (first, last) = company.days.unwrap_or((day, day));
+                company.days = Some((first.min(day), last.max(day)));
             }
+            None => company.has_today = true,
         }
         true
     }
