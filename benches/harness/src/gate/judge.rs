@@ -88,9 +88,14 @@ pub(crate) fn judge(baseline: &Baseline, found: &Found) -> Vec<Row> {
 }
 
 fn instructions(baseline: &Baseline, toolchain: &Toolchain, figures: &Figures) -> Vec<Row> {
-    let percent = baseline.tolerance.instructions_percent;
+    let percent_of = |case: &str| {
+        let is_of = |names: &[String]| names.iter().any(|name| name == case);
+        let loose = baseline.instructions_loose.iter().find(|loose| is_of(&loose.cases));
+        loose.map_or(baseline.tolerance.instructions_percent, |loose| loose.percent)
+    };
     let mut rows =
         by_case(Part::Instructions, &baseline.instructions, figures, |case, was, now| {
+            let percent = percent_of(case);
             let row = |verdict| (format!("+{percent} %"), verdict);
             match 100.0 * (now / was - 1.0) {
                 grown if grown > percent => {
