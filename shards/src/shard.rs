@@ -34,6 +34,8 @@ use std::time::Duration;
 pub const READ_MAX: usize = 256 * 1024;
 /// Turns in a row, while there always is something, after which the ring is looked at.
 const TURNS_MAX: u32 = 16;
+/// A read below this took all there was: whoever has sent it is not ahead of us.
+const READ_SMALL: usize = 32 * 1024;
 /// How often the control thread is told how we are.
 const STATUS_EVERY: u64 = 100 * MS;
 /// What the control thread wants of a shard.
@@ -155,6 +157,8 @@ pub struct Shard {
     turns: u32,
     /// The bell was heard, and the letters are not taken yet.
     rung: bool,
+    /// What NATS sends lies in its socket for now.
+    nats_waits: bool,
     stop: bool,
 }
 
@@ -196,6 +200,7 @@ impl Shard {
             status_at: 0,
             turns: 0,
             rung: false,
+            nats_waits: false,
             stop: false,
         }
     }
@@ -205,11 +210,14 @@ impl Shard {
         while !self.stop {
             let turn = poll_fn(|cx| self.poll_turn(cx)).await;
             let now = self.clock.now();
+            // A tick looks at the socket whatever goes on: the server asks whether we live.
+            let may_wait = !turn.tick && self.nats_inbox.bytes.len() < READ_SMALL;
             let handled = catch_unwind(AssertUnwindSafe(|| self.handle(now, turn)));
             if let Err(panic) = handled.and_then(|panic| panic.map_or(Ok(()), Err)) {
                 self.start_over(now, panic.as_ref());
             }
             self.perform(now);
+            self.nats_waits = may_wait && self.pipeline.can_wait();
             self.ports.figures.turns.inc();
             if self.turns >= TURNS_MAX {
                 // A socket that always has more never waits, and what the ring knows of the other one
@@ -226,9 +234,10 @@ impl Shard {
         let mut turn = Turn::default();
         let Self { nats, redis, pipeline, scratch, nats_inbox, redis_inbox, .. } = self;
         let had_output = !pipeline.nats_out().is_empty();
+        let nats_inbox = (!self.nats_waits).then_some(nats_inbox);
         turn.nats = poll_socket(nats, cx, scratch, nats_inbox, Some(pipeline.nats_out()));
         let redis_out = pipeline.redis_is_due().then(|| pipeline.redis_out());
-        turn.redis = poll_socket(redis, cx, scratch, redis_inbox, redis_out);
+        turn.redis = poll_socket(redis, cx, scratch, Some(redis_inbox), redis_out);
         let Self { lanes, chores, writing, panics, .. } = self;
         for (place, lane) in lanes.iter_mut().enumerate() {
             let number = u16::try_from(place).unwrap_or(u16::MAX);
@@ -546,7 +555,7 @@ fn poll_socket(
     socket: &mut Socket,
     cx: &mut Context<'_>,
     scratch: &mut [u8],
-    inbox: &mut Inbox,
+    inbox: Option<&mut Inbox>,
     out: Option<&mut BytesMut>,
 ) -> Option<io::Result<Arrived>> {
     match socket {
@@ -567,7 +576,7 @@ fn poll_socket(
             {
                 return Some(Err(error));
             }
-            match link.poll_read(cx, scratch, inbox) {
+            match link.poll_read(cx, scratch, inbox?) {
                 Poll::Pending => None,
                 Poll::Ready(Ok(Received::Bytes)) => Some(Ok(Arrived::Bytes)),
                 Poll::Ready(Ok(Received::Secured)) => Some(Ok(Arrived::Secured)),

@@ -163,6 +163,11 @@ impl Ingest {
         self.lanes.iter().filter(|lane| lane.is_connected()).count()
     }
 
+    /// Is every lane at a write? Then nothing that comes now goes on before one of them ends.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.lanes.is_empty() && self.lanes.iter().all(Lane::is_writing)
+    }
+
     /// Companies that wait, and why: the first of them.
     pub(super) fn held(&self) -> Vec<(String, String)> {
         let troubled = self.troubled.iter().take(HELD_TOLD_MAX);

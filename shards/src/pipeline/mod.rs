@@ -323,6 +323,16 @@ impl Pipeline {
         self.redis.is_due()
     }
 
+    /// May what the NATS server sends lie in its socket until a write ends, or the next tick? Where every lane
+    /// writes and nobody else takes events, to read at once is to be woken for each event of a batch that
+    /// cannot begin yet.
+    #[must_use]
+    pub fn can_wait(&self) -> bool {
+        let is_alone = self.settings.shards == 1 && !self.draining;
+        let others = || self.settings.sources().iter().any(|s| s.stage == StageName::Cdc);
+        is_alone && self.ingest.as_ref().is_some_and(Ingest::is_busy) && !others()
+    }
+
     /// What else is to be done, in order.
     pub fn effects(&mut self) -> &mut VecDeque<Effect> {
         &mut self.effects

@@ -64,6 +64,10 @@ impl Lane {
         self.why.as_deref()
     }
 
+    pub(super) fn is_writing(&self) -> bool {
+        self.writing_since.is_some()
+    }
+
     pub(super) fn push(&mut self, waiting: Waiting) {
         self.queue.push(waiting);
     }
