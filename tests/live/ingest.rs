@@ -8,4 +8,5 @@ mod away;
 mod crash;
 mod letters;
 mod load;
+mod replay;
 mod rows;
