@@ -323,9 +323,9 @@ impl Pipeline {
         self.redis.is_due()
     }
 
-    /// May what the NATS server sends lie in its socket until a write ends, or the next tick? Where every lane
-    /// writes and nobody else takes events, to read at once is to be woken for each event of a batch that
-    /// cannot begin yet.
+    /// May what the NATS server sends lie in its socket until a write ends, or the next tick? Where every
+    /// lane writes and nobody else takes events, to read at once is to be woken for each event of a batch
+    /// that cannot begin yet.
     #[must_use]
     pub fn can_wait(&self) -> bool {
         let is_alone = self.settings.shards == 1 && !self.draining;
