@@ -15,13 +15,14 @@ use std::sync::atomic::AtomicBool;
 
 use serde_json::{Value, json};
 
+pub(crate) use args::read_duration;
 pub use args::{Events, LoadArgs, Printed, with_old_flags};
 pub use streams::{ensure_ingest, ensure_source};
 
 use crate::client::{Client, ClientError};
 use crate::generate::{self, ingest};
 use crate::meter::Meter;
-use crate::report::Latency;
+use crate::results::Spread;
 use crate::run::stop_sign;
 use crate::send::{SendPlan, Sent, Source, send};
 use crate::trace::TraceError;
@@ -180,7 +181,7 @@ pub(crate) fn summary(sent: &Sent) -> String {
 }
 
 pub(crate) fn details(sent: &Sent) -> String {
-    let points = |Latency { p50, p90, p99, max, .. }: Latency| {
+    let points = |Spread { p50, p90, p99, max, .. }: Spread| {
         format!("P50 {p50}  P90 {p90}  P99 {p99}  max {max}")
     };
     format!(
@@ -190,8 +191,8 @@ pub(crate) fn details(sent: &Sent) -> String {
         sent.resent,
         sent.resent_bare,
         sent.reconnects,
-        points(Latency::of(&sent.late_us)),
-        points(Latency::of(&sent.ack_us)),
+        points(Spread::of(&sent.late_us)),
+        points(Spread::of(&sent.ack_us)),
     )
 }
 
@@ -207,8 +208,8 @@ pub(crate) fn facts(sent: &Sent) -> Value {
         "resent_bare": sent.resent_bare,
         "reconnects": sent.reconnects,
         "behind_us_max": sent.behind_max.as_micros() as u64,
-        "late_us": Latency::of(&sent.late_us),
-        "ack_us": Latency::of(&sent.ack_us),
+        "late_us": Spread::of(&sent.late_us),
+        "ack_us": Spread::of(&sent.ack_us),
     })
 }
 

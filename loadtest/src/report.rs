@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::check::Checker;
+use crate::results::Spread;
 use crate::send::Sent;
 
 /// Outcomes of the events of a run, in events.
@@ -46,44 +47,6 @@ impl Outcomes {
     }
 }
 
-/// Points of a latency distribution, microseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Latency {
-    /// Values recorded.
-    pub count: u64,
-    /// Arithmetic mean.
-    pub mean: f64,
-    /// Half of them are at or below.
-    pub p50: u64,
-    /// 90 of 100.
-    pub p90: u64,
-    /// 95th percentile.
-    pub p95: u64,
-    /// 99 of 100.
-    pub p99: u64,
-    /// 999 of 1000.
-    pub p999: u64,
-    /// The largest.
-    pub max: u64,
-}
-
-impl Latency {
-    /// The points of `histogram`, whose unit is microseconds.
-    pub fn of(histogram: &Histogram<u64>) -> Self {
-        let at = |quantile| histogram.value_at_quantile(quantile);
-        Self {
-            count: histogram.len(),
-            mean: histogram.mean(),
-            p50: at(0.5),
-            p90: at(0.9),
-            p95: at(0.95),
-            p99: at(0.99),
-            p999: at(0.999),
-            max: histogram.max(),
-        }
-    }
-}
-
 /// An empty histogram: 1 us to 10 minutes, three digits.
 #[expect(clippy::expect_used, reason = "the bounds are constants that the crate accepts")]
 pub fn latency_histogram() -> Histogram<u64> {
@@ -108,9 +71,9 @@ pub struct Report {
     /// The most the sender lagged behind its plan, microseconds.
     pub behind_us_max: u64,
     /// Planned time to the PubAck of the source stream, microseconds.
-    pub ack_us: Latency,
+    pub ack_us: Spread,
     /// Planned time to delivery, microseconds.
-    pub delivery_us: Latency,
+    pub delivery_us: Spread,
     /// The first faults in words.
     pub examples: Vec<String>,
 }
@@ -127,8 +90,8 @@ impl Report {
             resent: sent.resent,
             reconnects: sent.reconnects,
             behind_us_max: sent.behind_max.as_micros() as u64,
-            ack_us: Latency::of(&sent.ack_us),
-            delivery_us: Latency::of(checker.latency_us()),
+            ack_us: Spread::of(&sent.ack_us),
+            delivery_us: Spread::of(checker.latency_us()),
             examples: checker.examples(),
         }
     }
@@ -175,7 +138,7 @@ impl Display for Report {
             head[0], head[1], head[2], head[3], head[4], head[5]
         )?;
         for (name, l) in [("  to PubAck", &self.ack_us), ("  to delivery", &self.delivery_us)] {
-            let Latency { p50, p90, p95, p99, p999, max, .. } = l;
+            let Spread { p50, p90, p95, p99, p999, max, .. } = l;
             writeln!(f, "{name:<14}{p50:>10}{p90:>10}{p95:>10}{p99:>10}{p999:>10}{max:>10}")?;
         }
         self.examples.iter().try_for_each(|example| writeln!(f, "  {example}"))

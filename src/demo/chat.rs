@@ -6,7 +6,8 @@ use std::sync::atomic::AtomicBool;
 use hdrhistogram::Histogram;
 use loadtest::client::ClientError;
 use loadtest::generate::ingest::{Expect, Fault, Mix, Profile};
-use loadtest::report::{Latency, latency_histogram};
+use loadtest::report::latency_histogram;
+use loadtest::results::Spread;
 use loadtest::send::{SendPlan, Sent, send};
 use shards::edge::pg::{describe, migrate};
 use shards::id::SchemaName;
@@ -55,7 +56,7 @@ pub(super) struct Found {
     /// Letters given up, in the schemas of all companies.
     pub(super) exhausted: u64,
     /// Planned send to the commit record of a message's row, by PostgreSQL's clock.
-    pub(super) commit_us: Latency,
+    pub(super) commit_us: Spread,
 }
 
 /// Makes the companies' schemas and months, as `daisi migrate` does: some hundred milliseconds each, which would be all
@@ -150,7 +151,7 @@ impl Traffic {
             companies.push(entry);
         }
         let exhausted = exhausted(client).await?;
-        Ok(Found { companies, exhausted, commit_us: Latency::of(&commit_us) })
+        Ok(Found { companies, exhausted, commit_us: Spread::of(&commit_us) })
     }
 
     // A row's xmin is the transaction that wrote it last, and its position names the event that it wrote.

@@ -7,7 +7,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
-use shards::clock::parse_nanos;
 
 use super::live::Show;
 use super::{Disturbance, DriveError, Order, drive, self_test};
@@ -17,7 +16,7 @@ use crate::client::{Client, ClientError};
 use crate::ends::cdc::Observe;
 use crate::ends::ingest::IngestOptions;
 use crate::generate::ingest::Kind;
-use crate::load::{LoadError, ensure_ingest, ensure_source};
+use crate::load::{LoadError, ensure_ingest, ensure_source, read_duration};
 use crate::profile::{self, Blend, Profile, ProfileError, Stage};
 use crate::results::{Load, Results, ResultsError};
 use crate::send::{SendPlan, wall_ns};
@@ -436,9 +435,4 @@ pub fn command_line() -> String {
         _ => word,
     });
     words.collect::<Vec<_>>().join(" ")
-}
-
-fn read_duration(text: &str) -> Result<Duration, String> {
-    let nanos = parse_nanos(text).ok_or("write it as 5ms, 30s or 1h")?;
-    Ok(Duration::from_nanos(nanos))
 }

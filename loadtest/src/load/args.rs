@@ -239,7 +239,8 @@ fn read_profile<T: DeserializeOwned>(path: &PathBuf) -> Result<T, LoadError> {
         .map_err(|error| LoadError::Usage(format!("{}: {error}", path.display())))
 }
 
-fn read_duration(text: &str) -> Result<Duration, String> {
+/// A duration of a command line.
+pub(crate) fn read_duration(text: &str) -> Result<Duration, String> {
     let nanos = parse_nanos(text).ok_or("write it as 90s, 250ms or 1h30m")?;
     Ok(Duration::from_nanos(nanos))
 }

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
-use shards::clock::parse_nanos;
 use shards::wire::nats::headers::Headers;
 
 use super::format::TraceError;
@@ -20,7 +19,7 @@ use super::rewrite::Renewal;
 use super::show::end_text;
 use crate::client::Client;
 use crate::generate::ingest::Kind;
-use crate::load::{self, LoadError, Printed, Progress};
+use crate::load::{self, LoadError, Printed, Progress, read_duration};
 use crate::meter::Meter;
 use crate::run::is_stopped;
 use crate::send::{SendPlan, Sent, Source, send, wall_ns};
@@ -260,11 +259,6 @@ fn line(event: &ReplayEvent<'_>, planned: Option<Duration>) -> Value {
         "headers": headers,
         "payload": text(event.payload),
     })
-}
-
-fn read_duration(text: &str) -> Result<Duration, String> {
-    let nanos = parse_nanos(text).ok_or("write it as 90s, 250ms or 1h30m")?;
-    Ok(Duration::from_nanos(nanos))
 }
 
 fn read_positive(text: &str) -> Option<f64> {

@@ -15,7 +15,7 @@ use super::format::{Preface, Record};
 use super::time::{is_rfc3339, utc};
 use super::write::Writer;
 use crate::client::{Client, ClientError, Reading, Start};
-use crate::load::{self, LoadError};
+use crate::load::{self, LoadError, read_duration};
 use crate::run::is_stopped;
 use crate::send::wall_ns;
 
@@ -341,11 +341,6 @@ impl Line {
         let seconds = started.elapsed().as_secs();
         let _ = write!(io::stderr(), "\r\x1b[K{seconds:>5} s  {rate:>8.0}/s  {text}");
     }
-}
-
-fn read_duration(text: &str) -> Result<Duration, String> {
-    let nanos = parse_nanos(text).ok_or("write it as 90s, 250ms or 1h30m")?;
-    Ok(Duration::from_nanos(nanos))
 }
 
 fn read_time(text: &str) -> Result<String, String> {

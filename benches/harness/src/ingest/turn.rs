@@ -13,7 +13,8 @@ use loadtest::{
     client::{Client, ClientError},
     generate::ingest::{Generator, Kind},
     host::Process,
-    report::{Latency, latency_histogram},
+    report::latency_histogram,
+    results::Spread,
     send::{SendPlan, Sent, send, wall_ns},
 };
 use serde::{Deserialize, Serialize};
@@ -313,7 +314,7 @@ fn latency(
     sent: &Sent,
     rate: u64,
     numbers: std::ops::Range<u64>,
-) -> Result<Latency, BenchError> {
+) -> Result<Spread, BenchError> {
     let mut histogram = latency_histogram();
     let planned_ns = |number: u64| sent.start_ns + (number as f64 * 1e9 / rate as f64) as u64;
     let mut floor = 0;
@@ -329,7 +330,7 @@ fn latency(
         let why = format!("of {count} events {seen} were acknowledged");
         return Err(BenchError::unreadable("the acks", &why));
     }
-    Ok(Latency::of(&histogram))
+    Ok(Spread::of(&histogram))
 }
 
 fn verify(contender: &Contender, bed: &Bed, expected: u64) -> Result<u64, BenchError> {
