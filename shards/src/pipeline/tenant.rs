@@ -32,6 +32,11 @@ impl Books {
         self.pulled - ended - self.returned
     }
 
+    /// Has an event of it reached its end where it was sent?
+    pub(super) fn was_written(&self) -> bool {
+        self.committed + self.duplicate > 0
+    }
+
     /// Add another's figures.
     pub fn add(&mut self, other: &Self) {
         self.pulled += other.pulled;
@@ -136,6 +141,10 @@ impl TenantTable {
 
     pub(super) fn id(&self, place: u32) -> &[u8] {
         &self.tenants[place as usize].id
+    }
+
+    pub(super) fn books_of(&self, place: u32) -> &Books {
+        &self.tenants[place as usize].books
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Tenant)> {

@@ -13,14 +13,19 @@ use std::collections::VecDeque;
 /// A write that takes so long is worth a word, and no further event.
 const SLOW: u64 = 5 * SEC;
 
-/// Of an item of a history event, about.
-const ITEM_BYTES: usize = 400;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
     Down { retry_at: u64 },
     Connecting,
     Open,
+}
+
+/// A job that is being filled.
+pub(super) struct Filling {
+    job: Box<Job>,
+    weight: u32,
+    bytes: u64,
+    is_full: bool,
 }
 
 /// A lane.
@@ -72,47 +77,61 @@ impl Lane {
         self.queue.push(waiting);
     }
 
-    /// Puts events before all others of their companies, in their order.
-    pub(super) fn push_front(&mut self, events: &mut VecDeque<Waiting>) {
-        while let Some(waiting) = events.pop_back() {
-            self.queue.push_front(waiting);
-        }
+    /// Puts an event before all others of its company.
+    pub(super) fn push_first(&mut self, waiting: Waiting) {
+        self.queue.push_front(waiting);
     }
 
-    /// What is to be written next, if the lane is free and something waits. `keep` may take an event away.
-    pub(super) fn take_job(
+    /// Could it write now?
+    pub(super) fn is_ready(&self, now: Now) -> bool {
+        self.link == Link::Open && !self.is_writing() && now.mono >= self.paused_until
+    }
+
+    /// Weight of what waits.
+    pub(super) fn queued(&self) -> u64 {
+        self.queue.weight()
+    }
+
+    /// Companies with events that wait.
+    pub(super) fn companies(&self) -> impl Iterator<Item = u32> {
+        self.queue.companies()
+    }
+
+    /// An empty job, for [`Lane::fill`].
+    pub(super) fn begin(&mut self) -> Filling {
+        Filling { job: self.idle.take().unwrap_or_default(), weight: 0, bytes: 0, is_full: false }
+    }
+
+    /// Puts into a job what waits here and still has room. `keep` may take an event away.
+    pub(super) fn fill(
         &mut self,
-        now: Now,
+        filling: &mut Filling,
         settings: &IngestSettings,
         mut keep: impl FnMut(Waiting) -> Option<Waiting>,
-    ) -> Option<Box<Job>> {
-        let is_free = self.link == Link::Open && self.writing_since.is_none();
-        if !is_free || self.queue.is_empty() || now.mono < self.paused_until {
-            return None;
-        }
-        let mut job = self.idle.take().unwrap_or_default();
-        let (mut bytes, mut weight) = (0, 0);
-        while weight < settings.batch_max {
-            let Some(waiting) = self.queue.pop(weight_of).map(&mut keep) else { break };
+    ) {
+        while !filling.is_full && filling.weight < settings.batch_max {
+            let Some(waiting) = self.queue.pop().map(&mut keep) else { break };
             let Some(waiting) = waiting else { continue };
-            bytes += waiting.parcel.msg.frame_len() as u64;
-            weight += weight_of(&waiting);
-            let is_alone = bytes > settings.batch_bytes_max || waiting.is_suspect;
-            if is_alone && !job.events.is_empty() {
+            filling.bytes += waiting.parcel.msg.frame_len() as u64;
+            filling.weight += waiting.weight();
+            let is_alone = filling.bytes > settings.batch_bytes_max || waiting.is_suspect;
+            filling.is_full = is_alone;
+            if is_alone && !filling.job.events.is_empty() {
                 self.queue.push_front(waiting);
                 break;
             }
-            job.events.push(waiting);
-            if is_alone {
-                break;
-            }
+            filling.job.events.push(waiting);
         }
-        if job.events.is_empty() {
-            self.idle = Some(job);
+    }
+
+    /// The job is under way from now on, unless it is empty.
+    pub(super) fn start(&mut self, filling: Filling, now: Now) -> Option<Box<Job>> {
+        if filling.job.events.is_empty() {
+            self.idle = Some(filling.job);
             return None;
         }
         self.writing_since = Some(now.mono);
-        Some(job)
+        Some(filling.job)
     }
 
     /// The job is back; since when it was under way.
@@ -121,9 +140,8 @@ impl Lane {
         self.writing_since.take().unwrap_or_default()
     }
 
-    /// What is left of a job goes to the front; its memory is used again.
-    pub(super) fn put_back(&mut self, mut left: VecDeque<Waiting>, job: Box<Job>) {
-        self.push_front(&mut left);
+    /// The memory of a job is used again.
+    pub(super) fn keep_memory(&mut self, job: Box<Job>) {
         self.idle = Some(job);
     }
 
@@ -198,10 +216,4 @@ impl Lane {
     pub(super) fn withdraw(&mut self, is_void: &impl Fn(&Parcel) -> bool, void: &mut Vec<Waiting>) {
         self.queue.withdraw(is_void, void);
     }
-}
-
-// A history event is as many rows as it has items, which are not counted before they are read.
-fn weight_of(waiting: &Waiting) -> u32 {
-    let bytes = waiting.parcel.msg.frame_len() / ITEM_BYTES;
-    if waiting.is_history() { u32::try_from(bytes).unwrap_or(u32::MAX).max(1) } else { 1 }
 }

@@ -22,6 +22,8 @@ pub(super) struct Queue {
     spare: Vec<VecDeque<Waiting>>,
     /// What the first of the round has had of its turn.
     taken: u32,
+    /// Of all that waits.
+    weight: u64,
 }
 
 impl Queue {
@@ -29,9 +31,18 @@ impl Queue {
         self.round.is_empty()
     }
 
+    pub(super) fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    pub(super) fn companies(&self) -> impl Iterator<Item = u32> {
+        self.round.iter().copied()
+    }
+
     /// Behind all others of its company.
     pub(super) fn push(&mut self, event: Waiting) {
         let tenant = event.tenant;
+        self.weight += u64::from(event.weight());
         let events = self.waiting.entry(tenant).or_insert_with(|| {
             self.round.push_back(tenant);
             self.spare.pop().unwrap_or_default()
@@ -42,6 +53,7 @@ impl Queue {
     /// Before all others of its company, and its company before all others.
     pub(super) fn push_front(&mut self, event: Waiting) {
         let tenant = event.tenant;
+        self.weight += u64::from(event.weight());
         let events = self.waiting.entry(tenant).or_insert_with(|| {
             self.round.push_front(tenant);
             self.taken = 0;
@@ -50,12 +62,13 @@ impl Queue {
         events.push_front(event);
     }
 
-    /// The next event; one of `weight` takes so much of its company's turn.
-    pub(super) fn pop(&mut self, weight: impl Fn(&Waiting) -> u32) -> Option<Waiting> {
+    /// The next event; its weight is what it takes of its company's turn.
+    pub(super) fn pop(&mut self) -> Option<Waiting> {
         let tenant = *self.round.front()?;
         let events = self.waiting.get_mut(&tenant)?;
         let event = events.pop_front()?;
-        self.taken = self.taken.saturating_add(weight(&event));
+        self.weight -= u64::from(event.weight());
+        self.taken = self.taken.saturating_add(event.weight());
         if events.is_empty() {
             self.round.pop_front();
             self.taken = 0;
@@ -78,6 +91,8 @@ impl Queue {
         self.waiting.retain(|_, events| !events.is_empty());
         self.round.retain(|tenant| self.waiting.contains_key(tenant));
         self.taken = 0;
+        let waiting = self.waiting.values().flatten();
+        self.weight = waiting.map(|event| u64::from(event.weight())).sum();
     }
 }
 

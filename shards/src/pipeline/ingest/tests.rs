@@ -126,7 +126,14 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let settings = settings();
+        Self::with_lanes(1)
+    }
+
+    fn with_lanes(lanes: u16) -> Self {
+        let mut settings = settings();
+        if let Some(ingest) = settings.ingest.as_mut() {
+            ingest.connections = lanes;
+        }
         let mut bench = Self {
             facts: Facts::default(),
             bus: Bus::new(&settings.nats, 8),
@@ -142,8 +149,11 @@ impl Bench {
         };
         assert!(bench.ingest.trouble().is_some());
         bench.with(|ingest, cx| ingest.tick(cx));
-        assert!(matches!(bench.effects.pop_front(), Some(Effect::PgConnect { lane: 0 })));
-        bench.ingest.on_opened(0);
+        for place in 0..lanes {
+            let asked = bench.effects.pop_front();
+            assert!(matches!(asked, Some(Effect::PgConnect { lane }) if lane == place));
+            bench.ingest.on_opened(place);
+        }
         assert_eq!(bench.ingest.trouble(), None);
         bench
     }
@@ -203,16 +213,62 @@ impl Bench {
         }
     }
 
+    /// All jobs that are asked for now, by lane; their sequences.
+    fn jobs(&mut self) -> Vec<(u16, Box<Job>, Vec<u64>)> {
+        self.with(|ingest, cx| ingest.flush(cx));
+        let jobs = self.effects.drain(..).map(|effect| match effect {
+            Effect::PgWrite { lane, job } => {
+                let seqs = job.places().map(|(_, seq)| seq).collect();
+                (lane, job, seqs)
+            }
+            other => panic!("no job but {other:?}"),
+        });
+        jobs.collect()
+    }
+
+    /// Writes all that waits.
+    fn write_all(&mut self) {
+        loop {
+            let jobs = self.jobs();
+            if jobs.is_empty() {
+                return;
+            }
+            for (lane, job, seqs) in jobs {
+                let verdicts = seqs.iter().map(|_| applied()).collect();
+                self.written_on(lane, job, verdicts, None);
+            }
+        }
+    }
+
+    /// Names of `count` companies of each lane.
+    fn companies(&self, count: usize) -> [Vec<String>; 2] {
+        [0, 1].map(|lane| {
+            let names = (0..1000).map(|n| format!("Co{n}"));
+            let own = names.filter(|name| self.ingest.lane_of(name.as_bytes(), 1) == lane);
+            own.take(count).collect()
+        })
+    }
+
     fn is_idle(&mut self) -> bool {
         self.with(|ingest, cx| ingest.flush(cx));
         self.effects.is_empty()
     }
 
-    fn written(&mut self, mut job: Box<Job>, verdicts: Vec<Verdict>, away: Option<&str>) {
+    fn written(&mut self, job: Box<Job>, verdicts: Vec<Verdict>, away: Option<&str>) {
+        self.written_on(0, job, verdicts, away);
+    }
+
+    fn written_on(
+        &mut self,
+        lane: u16,
+        mut job: Box<Job>,
+        verdicts: Vec<Verdict>,
+        away: Option<&str>,
+    ) {
         job.verdicts = verdicts;
         let message = "because".to_owned();
         job.away = away.map(|sqlstate| Away { sqlstate: sqlstate.to_owned(), message });
-        self.with(|ingest, cx| ingest.on_written(0, job, cx));
+        self.with(|ingest, cx| ingest.on_written(lane, job, cx));
     }
 
     fn pass(&mut self, span: u64) {
@@ -466,5 +522,103 @@ fn a_company_above_its_limit_waits_in_order_while_others_go_on() {
     let (job, seqs) = bench.job();
     assert_eq!(seqs, [4, 6]);
     bench.written(job, vec![applied(), applied()], None);
+    bench.balanced();
+}
+
+/// Two lanes, and two companies of each that have been written to.
+fn two_lanes() -> (Bench, [Vec<String>; 2]) {
+    let mut bench = Bench::with_lanes(2);
+    bench.settings.ingest.as_mut().unwrap().batch_max = 100;
+    let companies = bench.companies(2);
+    for company in companies.iter().flatten() {
+        bench.admit(company, [1]);
+    }
+    let jobs = bench.jobs();
+    let all = vec![1, 1];
+    let expected = [(0, all.clone()), (1, all)];
+    assert_eq!(lanes_of(&jobs), expected, "schemas of new companies hold up one lane each");
+    for (lane, job, _) in jobs {
+        bench.written_on(lane, job, vec![applied(), applied()], None);
+    }
+    bench.done.clear();
+    (bench, companies)
+}
+
+fn lanes_of(jobs: &[(u16, Box<Job>, Vec<u64>)]) -> Vec<(u16, Vec<u64>)> {
+    jobs.iter().map(|(lane, _, seqs)| (*lane, seqs.clone())).collect()
+}
+
+#[test]
+fn while_little_waits_one_lane_writes_it_all_and_the_others_wait() {
+    let (mut bench, [near, far]) = two_lanes();
+    bench.admit(&far[0], [10]);
+    bench.admit(&near[0], [11]);
+    let mut jobs = bench.jobs();
+    assert_eq!(lanes_of(&jobs), [(0, vec![11, 10])]);
+    bench.admit(&far[0], [12]);
+    bench.admit(&far[1], [13]);
+    assert!(bench.is_idle(), "12 would overtake 10");
+    let (lane, job, _) = jobs.remove(0);
+    bench.written_on(lane, job, vec![applied(), applied()], None);
+    assert_eq!(lanes_of(&bench.jobs()), [(0, vec![12, 13])]);
+    bench.balanced();
+}
+
+#[test]
+fn what_a_common_write_leaves_goes_to_the_lanes_it_came_from_in_order() {
+    let (mut bench, [near, far]) = two_lanes();
+    bench.admit(&far[0], [10, 11]);
+    bench.admit(&near[0], [12]);
+    let (lane, job, seqs) = bench.jobs().remove(0);
+    assert_eq!((lane, seqs), (0, vec![12, 10, 11]));
+    bench.admit(&far[0], [13]);
+    bench.written_on(0, job, vec![applied(), applied(), Verdict::Open], Some("57P03"));
+    assert_eq!(
+        lanes_of(&bench.jobs()),
+        [(1, vec![11, 13])],
+        "the first lane pauses, the other does not"
+    );
+    bench.balanced();
+}
+
+#[test]
+fn a_company_in_trouble_parts_the_lanes() {
+    let (mut bench, [near, far]) = two_lanes();
+    bench.admit(&far[0], [10]);
+    let (lane, job, _) = bench.jobs().remove(0);
+    bench.written_on(lane, job, vec![Verdict::Held { message: "why".to_owned() }], None);
+    bench.admit(&far[1], [11]);
+    bench.admit(&near[0], [12]);
+    assert_eq!(lanes_of(&bench.jobs()), [(0, vec![12]), (1, vec![11])]);
+    bench.balanced();
+}
+
+#[test]
+fn much_work_and_many_companies_are_for_all_lanes() {
+    let (mut bench, [near, far]) = two_lanes();
+    bench.admit(&near[0], 10..10 + TOGETHER_EVENTS);
+    bench.admit(&far[0], [500]);
+    assert_eq!(lanes_of(&bench.jobs()).len(), 2);
+
+    let mut bench = Bench::with_lanes(2);
+    bench.settings.ingest.as_mut().unwrap().companies_max = 100;
+    let all = bench.companies(TOGETHER_COMPANIES_MAX).concat();
+    all.iter().for_each(|company| bench.admit(company, [1]));
+    bench.write_all();
+    all.iter().for_each(|company| bench.admit(company, [2]));
+    assert_eq!(lanes_of(&bench.jobs()).len(), 2);
+    bench.balanced();
+}
+
+#[test]
+fn a_lane_that_writes_by_itself_holds_up_no_other() {
+    let (mut bench, [near, far]) = two_lanes();
+    bench.admit(&near[0], 10..10 + TOGETHER_EVENTS);
+    let mut jobs = bench.jobs();
+    assert_eq!(jobs.len(), 1);
+    bench.admit(&far[0], [500]);
+    assert_eq!(lanes_of(&bench.jobs()), [(1, vec![500])]);
+    let (lane, job, seqs) = jobs.remove(0);
+    bench.written_on(lane, job, seqs.iter().map(|_| applied()).collect(), None);
     bench.balanced();
 }
