@@ -207,9 +207,10 @@ impl Relay {
     }
 
     fn on_puback(&mut self, msg: &Msg) -> Result<(), RelayError> {
-        let waiting = tail_number(msg.subject()).and_then(|number| self.acks.resolve(number));
-        if let Some(index) = waiting {
-            PubAck::parse(msg.payload())?;
+        let Some(number) = tail_number(msg.subject()) else { return Ok(()) };
+        if let Some(index) = self.acks.resolve(number) {
+            let ack = PubAck::parse(msg.payload())?;
+            self.acks.settle(number, ack.seq);
             self.progress.finish(index);
         }
         Ok(())

@@ -11,6 +11,7 @@ use crate::wire::nats::auth::Credentials;
 use crate::wire::nats::conn::{Conn, ConnError, ConnEvent};
 use crate::wire::nats::encode;
 use crate::wire::nats::headers::HeaderWriter;
+use crate::wire::nats::jetstream::{ErrorClass, PubAck};
 use crate::wire::nats::op::Msg;
 use crate::wire::nats::subject::SubjectError;
 use bytes::BytesMut;
@@ -266,6 +267,16 @@ impl Bus {
         }
     }
 
+    /// Is this PubAck of the first output stream, which came as `msg`, the answer to its own publish? It may
+    /// be an earlier one's, sent twice.
+    pub(super) fn is_own(&mut self, msg: &Msg, ack: &PubAck<'_>) -> bool {
+        if ack.duplicate {
+            self.acks.confirm(ack.seq);
+            return true;
+        }
+        tail_number(msg.subject()).is_some_and(|number| self.acks.settle(number, ack.seq))
+    }
+
     /// Send an API request; its answer, or its absence, comes back to `asker`.
     pub(super) fn request(&mut self, now: Now, asker: Asker, subject: &str, body: &[u8]) {
         self.next_request += 1;
@@ -308,7 +319,7 @@ impl Bus {
         headers: &[(&str, &str)],
         body: &[u8],
     ) {
-        let number = self.acks.register(who, deadline);
+        let number = self.acks.register_once(who, deadline);
         let reply = format!("{}.a.{number}", self.inbox);
         let mut block = BytesMut::new();
         let mut writer = HeaderWriter::begin(&mut block);
@@ -371,6 +382,14 @@ fn written(result: Result<(), SubjectError>) {
         tracing::error!(%error, "a subject of ours was refused by our own codec");
         debug_assert!(false, "a subject of ours was refused: {error}");
     }
+}
+
+/// What a stream says to a publish, or why it is not stored.
+pub(super) fn read_puback(msg: &Msg) -> Result<PubAck<'_>, (ErrorClass, String)> {
+    if let Some(status) = msg.status() {
+        return Err((ErrorClass::Transient, format!("status {}", status.code)));
+    }
+    PubAck::parse(msg.payload()).map_err(|error| (error.class(), error.to_string()))
 }
 
 /// The number in a subject's last token; `None` unless that is 1 to 19 digits.

@@ -13,7 +13,7 @@
 
 mod dead;
 
-use super::bus::{AckFor, Bus, FlightRef};
+use super::bus::{AckFor, Bus, FlightRef, read_puback};
 use super::effect::Effect;
 use super::flight::{Flight, Flights, Flying, State};
 use super::mail::{LetterFate, Mail, Parcel};
@@ -32,7 +32,7 @@ use crate::domain::window::{IdHash, Window};
 use crate::id::{Epoch, PartitionId};
 use crate::metrics::{Outcome, ShardFigures};
 use crate::wire::nats::encode::{begin_hpub, end_pub};
-use crate::wire::nats::jetstream::{ErrorClass, PubAck};
+use crate::wire::nats::jetstream::ErrorClass;
 use crate::wire::nats::op::Msg;
 use hashbrown::HashMap;
 use siphasher::sip128::SipHasher13;
@@ -443,16 +443,20 @@ impl Stage {
         crate::fault::point("before_ack");
         let (slot, tenant, table) = (name.slot, flight.tenant, table_of(flight));
         flight.acks_open -= 1;
-        let class = match ack.map(read_puback) {
-            Some(Ok(ack)) if ack.stream == cx.facts.output_streams[usize::from(prefix)] => {
+        let stream = &cx.facts.output_streams[usize::from(prefix)];
+        let class = match ack.map(|msg| (msg, read_puback(msg))) {
+            // Sequences of several streams do not compare, so only the first is looked at.
+            Some((msg, Ok(ack)))
+                if ack.stream == *stream && (prefix > 0 || cx.bus.is_own(msg, &ack)) =>
+            {
                 if prefix == 0 {
                     (flight.seq, flight.duplicate) = (ack.seq, ack.duplicate);
                 }
                 cx.figures.tables[table].published[0].inc();
                 None
             }
-            Some(Ok(_)) | None => Some((ErrorClass::Transient, String::new())),
-            Some(Err(refusal)) => Some(refusal),
+            Some((_, Ok(_))) | None => Some((ErrorClass::Transient, String::new())),
+            Some((_, Err(refusal))) => Some(refusal),
         };
         if let Some((class, text)) = class {
             cx.figures.tables[table].published[1].inc();
@@ -966,13 +970,6 @@ pub(super) fn count(books: &mut Books, outcome: Outcome) {
         Outcome::Filtered => books.filtered += 1,
         Outcome::DeadLettered => books.dead_lettered += 1,
     }
-}
-
-pub(super) fn read_puback(msg: &Msg) -> Result<PubAck<'_>, (ErrorClass, String)> {
-    if let Some(status) = msg.status() {
-        return Err((ErrorClass::Transient, format!("status {}", status.code)));
-    }
-    PubAck::parse(msg.payload()).map_err(|error| (error.class(), error.to_string()))
 }
 
 fn flight_owns_hash(state: State) -> bool {

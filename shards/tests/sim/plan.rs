@@ -43,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) ends_with_drain: bool,
     /// Before that, the replica that reads is drained and another goes on.
     pub(crate) hands_over: bool,
+    /// The server sends some PubAcks twice.
+    pub(crate) repeats_pubacks: bool,
     /// Longest a shard is busy with a turn, ns.
     pub(crate) busy_max: u64,
     pub(crate) settings: Settings,
@@ -76,6 +78,7 @@ impl Plan {
     /// As `draw`, for a seed of either kind.
     pub(crate) fn of_seed(seed: u64, rng: &mut Rng) -> Self {
         let mut plan = Self::draw(rng);
+        plan.repeats_pubacks = seed % 5 == 1;
         if seed >= PAIR {
             plan.replicas = 2;
             plan.hands_over = true;
@@ -112,6 +115,7 @@ impl Plan {
             },
             faults: if calm { 0 } else { rng.usize(1..=6) },
             ends_with_drain: rng.bool(),
+            repeats_pubacks: false,
             hands_over: false,
             busy_max: one_of(rng, &[50_000, 500_000, 3 * MS]),
             settings,

@@ -121,6 +121,7 @@ impl World {
         let now = Now { mono: SEC, wall: EPOCH_WALL };
         let options = NatsOptions { version: plan.version, ..NatsOptions::default() };
         let mut nats = NatsServer::new(options, rng.fork());
+        nats.jetstream.repeats_pubacks = plan.repeats_pubacks;
         let redis = RedisServer::new(None, rng.fork());
         let publisher = nats.connect(now).unwrap_or(ConnId(0));
         let mut world = Self {

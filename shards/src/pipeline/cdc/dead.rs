@@ -2,10 +2,10 @@
 //! its outcome when that has acknowledged it. Invariant: there is nowhere else to put it, so it is tried for
 //! ever, and holds the ack floor meanwhile.
 
-use super::{Cx, Grave, LOOK_AGAIN, Stage, read_puback, reason_labels};
+use super::{Cx, Grave, LOOK_AGAIN, Stage, reason_labels};
 use crate::domain::cdc::DLQ_COMPANY_UNKNOWN;
 use crate::metrics::Outcome;
-use crate::pipeline::bus::{AckFor, FlightRef};
+use crate::pipeline::bus::{AckFor, FlightRef, read_puback};
 use crate::pipeline::flight::{Flight, State};
 use crate::pipeline::letter::{self, Cause};
 use crate::pipeline::mail::Parcel;

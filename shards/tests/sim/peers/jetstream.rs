@@ -24,7 +24,7 @@ use self::store::{Accepted, Store};
 use super::message::{Emit, Publish};
 use super::version::Version;
 use super::{delay_up_to, earlier};
-use shards::clock::Now;
+use shards::clock::{MS, Now};
 
 /// A stream and who reads it.
 #[derive(Clone, Debug)]
@@ -39,6 +39,9 @@ pub(crate) struct JetStream {
     pub(crate) version: Version,
     /// Knobs; change them at any time.
     pub(crate) faults: JetStreamFaults,
+    /// One PubAck of three comes a second time, later. By its sequence, not by chance: so seeds that have
+    /// found something stay what they are.
+    pub(crate) repeats_pubacks: bool,
     pub(crate) streams: BTreeMap<String, Stream>,
     /// What is to be sent, in order.
     pub(crate) out: VecDeque<Emit>,
@@ -52,6 +55,7 @@ impl JetStream {
         Self {
             version,
             faults: JetStreamFaults::default(),
+            repeats_pubacks: false,
             streams: BTreeMap::new(),
             out: VecDeque::new(),
             rng,
@@ -170,6 +174,8 @@ impl JetStream {
         if self.faults.puback_lost.hit(&mut self.rng) {
             return;
         }
+        let repeated = outcome.as_ref().ok().filter(|ok| self.repeats_pubacks && ok.seq % 3 == 0);
+        let later = repeated.map(|accepted| MS * (accepted.seq % 20));
         let body = match outcome {
             Ok(accepted) => puback(name, accepted, self.version),
             // The first copy is in flight: an error from 2.11 on, before that an ack that is none.
@@ -179,6 +185,9 @@ impl JetStream {
             Err(error) => format!(r#"{{"error":{},"stream":"{name}","seq":0}}"#, error.to_json()),
         };
         let delay = delay_up_to(self.faults.puback_delay_max, &mut self.rng);
+        if let Some(later) = later {
+            self.out.push_back(Emit::answer(reply, body.clone()).after(delay + later));
+        }
         self.out.push_back(Emit::answer(reply, body).after(delay));
     }
 
