@@ -211,7 +211,8 @@ fn cpu_list(text: &str) -> Result<String, String> {
 #[derive(Args, Clone, Debug)]
 #[command(group = clap::ArgGroup::new("whom").required(true).args(["company", "all"]))]
 pub struct MigrateArgs {
-    /// A company, spelt as in its subjects; may be repeated. Its schema is made if there is none.
+    /// A company, spelt as in its subjects; may be repeated. Its schema is made if there is none, with the
+    /// partitions of this year's and last year's months.
     #[arg(long, value_name = "COMPANY")]
     pub company: Vec<String>,
     /// Every company that has a schema.

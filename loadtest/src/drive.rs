@@ -50,6 +50,8 @@ pub struct Order {
     pub ingest: Option<IngestOptions>,
     /// How long the last events may take after the last PubAck.
     pub drain: Duration,
+    /// Latencies of events planned within so long of the first are not in the figures.
+    pub warm_up: Duration,
     /// What is broken on purpose, by its time.
     pub disturb: Vec<(Duration, Disturbance)>,
     /// How it is shown while it goes on.
@@ -110,11 +112,12 @@ pub fn drive<S: Source>(
     let letters = Letters::before(bed.nats_url())?;
     let pairs = series.iter().map(|(subject, company)| (&**subject, &**company));
     let meter = Arc::new(Meter::new(pairs)?);
-    let recorder = Recorder::start(bed.watched())?;
+    let recorder = Recorder::start(bed.watched())?.warming_up(order.warm_up);
     let mut ends = Ends { patience: plan.outage_max, ..Ends::default() };
     if let Some((observe, checker)) = order.cdc {
         ends.open_cdc(bed.nats_url(), observe, checker, (&meter, &recorder))?;
     }
+    let poll = order.ingest.as_ref().map(|options| options.every);
     if let Some(options) = order.ingest {
         ends.open_ingest(options, (&meter, &recorder))?;
     }
@@ -165,6 +168,7 @@ pub fn drive<S: Source>(
     live.end();
     let (cdc, ingest, sent, mut notes) = outcome?;
     let letters = ingest.as_ref().map(|found| letters.told(bed.nats_url(), found.letters));
+    notes.extend(remarks(order.warm_up, poll.zip(ingest.as_ref())));
     let parts = account(cdc, ingest, &mut notes);
     notes.extend(letters);
     let told = results::Told {
@@ -194,6 +198,18 @@ fn send_witnessed<S: Source>(
     };
     let acked = || part.borrow_mut().published(wall_ns());
     send_told(plan, source, stop, before, acked)
+}
+
+/// What a reader must know of how it was measured.
+fn remarks(warm_up: Duration, ingest: Option<(Duration, &ingest::Found)>) -> Vec<String> {
+    let told = || {
+        format!(
+            "warm-up: latencies at the ends leave out what was planned in the first {warm_up:.0?}; it was checked, \
+             counted and drawn"
+        )
+    };
+    let warmed = (!warm_up.is_zero()).then(told);
+    warmed.into_iter().chain(ingest.and_then(|(poll, found)| found.late_looks(poll))).collect()
 }
 
 /// What the ends have to tell, for the recorder; what has no figure of its own becomes a note.

@@ -47,6 +47,9 @@ pub struct Profile {
     pub seed: u64,
     /// Companies of each stage.
     pub companies: u32,
+    /// Share of the run whose latencies are left out: statements are planned in it, caches filled.
+    #[serde(default)]
+    pub warm_up: f64,
     /// Companies that have history events, beside the others.
     #[serde(default)]
     pub history_companies: u32,
@@ -208,6 +211,9 @@ impl Profile {
             {
                 return Err(format!("phase {}: a rate of a stage that is not driven", at + 1));
             }
+        }
+        if !(0.0..1.0).contains(&self.warm_up) {
+            return Err(format!("warm_up is {}; it is a share of the run, 0 to 1", self.warm_up));
         }
         let shares = [self.disturb.cut_at, self.disturb.restart_nats_at];
         if shares.into_iter().flatten().any(|share| !(0.0..1.0).contains(&share)) {

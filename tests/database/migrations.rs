@@ -276,6 +276,11 @@ fn the_command_tells_what_it_would_do_does_it_and_says_so() {
         0,
         &["Cli1: applied create_tables, add_columns, "],
     );
+    // This year's and last year's, the default one, and at the end of a year those of the next.
+    run(async {
+        let months = "SELECT count(*) >= 25 FROM pg_inherits WHERE inhparent = 'daisi_cli1.messages'::regclass";
+        assert_eq!(ask(&connect().await, months).await, "t");
+    });
     check(
         &["--company", "Cli1", "--company", "a.b"],
         1,

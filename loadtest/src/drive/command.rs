@@ -15,6 +15,7 @@ use crate::check::Checker;
 use crate::client::{Client, ClientError};
 use crate::ends::cdc::Observe;
 use crate::ends::ingest::IngestOptions;
+use crate::generate::Generator;
 use crate::generate::ingest::Kind;
 use crate::load::{LoadError, ensure_ingest, ensure_source, read_duration};
 use crate::profile::{self, Blend, Profile, ProfileError, Stage};
@@ -95,6 +96,10 @@ pub struct LookArgs {
     /// How long the last events may take to come out after the last PubAck.
     #[arg(long, default_value = "30s", value_parser = read_duration)]
     pub drain: Duration,
+    /// Leaves out of the latencies what is planned before this; it is checked, counted and drawn all the same
+    /// [default: what the profile says; 0s for a trace].
+    #[arg(long, value_parser = read_duration)]
+    pub warm_up: Option<Duration>,
     /// Port of the page /metrics of the run; 0 for none.
     #[arg(long, default_value_t = 0)]
     pub metrics_port: u16,
@@ -200,9 +205,13 @@ pub fn prepare(args: &RunArgs) -> Result<(Order, Bed, Blend), RunError> {
     let source = Blend::new(&profile).map_err(RunError::Usage)?;
     let (live, history) = profile.ingest_companies();
     let has = |stage| profile.stages.contains(&stage);
-    let companies: Vec<String> = match has(Stage::Ingest) {
-        true => live.into_iter().chain(history).collect(),
-        false => Vec::new(),
+    let changes = Generator::new(profile.cdc_profile());
+    // Those of row changes too: where dead letters are tried again they become rows of their company.
+    let of_changes = (0..profile.companies).map(|number| changes.company_name(number).to_owned());
+    let companies: Vec<String> = match (has(Stage::Ingest), has(Stage::Cdc)) {
+        (true, true) => live.into_iter().chain(history).chain(of_changes).collect(),
+        (true, false) => live.into_iter().chain(history).collect(),
+        _ => Vec::new(),
     };
     let stages = match (has(Stage::Ingest), has(Stage::Cdc)) {
         (true, true) => "ingest,dlq,cdc",
@@ -246,6 +255,7 @@ pub fn prepare(args: &RunArgs) -> Result<(Order, Bed, Blend), RunError> {
         cdc,
         ingest,
         drain: args.look.drain,
+        warm_up: args.look.warm_up.unwrap_or(profile.length().mul_f64(profile.warm_up)),
         disturb: disturbances(&profile),
         show: if args.quiet { Show::Quiet } else { Show::Progress },
         metrics_port: args.look.metrics_port,
@@ -318,6 +328,7 @@ pub fn prepare_replay(
         cdc: has_cdc.then(|| (measure.look.observe(), Checker::unmarked())),
         ingest: measure.look.ingest(&bed, has_ingest)?,
         drain: measure.look.drain,
+        warm_up: measure.look.warm_up.unwrap_or_default(),
         disturb: Vec::new(),
         show: if args.quiet { Show::Quiet } else { Show::Progress },
         metrics_port: measure.look.metrics_port,

@@ -21,6 +21,12 @@ use crate::send::Known;
 use books::{Books, Wanted};
 use look::Looker;
 
+/// After a look as many times its length is not looked, so that looking takes a fifth of a core of the database
+/// at the most: it would measure itself else.
+const LOOK_REST: u32 = 4;
+/// A report says so from here on: rows were looked for so many times less often than asked.
+const LOOKED_LATE: u32 = 2;
+
 /// How the end looks.
 #[derive(Clone, Debug)]
 pub struct IngestOptions {
@@ -42,7 +48,8 @@ impl IngestOptions {
     /// In words, for a report.
     pub fn text(&self) -> String {
         format!(
-            "rows of messages that another connection sees, asked for every {:?}; chats and agents at the end",
+            "rows of messages that another connection sees, asked for every {:?} where that takes no more than a fifth of \
+             a core; chats and agents at the end",
             self.every
         )
     }
@@ -172,6 +179,23 @@ pub struct Found {
     pub kinds: Vec<(Kind, u64)>,
     /// Events that must be dead letters.
     pub letters: u64,
+    /// From one look for new rows to the next, on average.
+    pub looked_every: Duration,
+}
+
+impl Found {
+    /// That rows were looked for less often than `every`, if so: for a report.
+    pub fn late_looks(&self, every: Duration) -> Option<String> {
+        let is_late = self.looked_every > every * LOOKED_LATE;
+        let told = || {
+            format!(
+                "rows were looked for every {:.0?} on average, which is the resolution of their latency: a look at all \
+                 companies takes a fifth of that",
+                self.looked_every
+            )
+        };
+        is_late.then(told)
+    }
 }
 
 impl Watcher {
@@ -199,8 +223,9 @@ impl Looking {
     async fn run(mut self, drain: Duration) -> Result<Found, EndError> {
         let mut books = Books::default();
         let mut ended: Option<Instant> = None;
+        let (begun, mut looks) = (Instant::now(), 0);
         while !ended.is_some_and(|at| books.outstanding() == 0 || at.elapsed() > drain) {
-            let next = Instant::now() + self.every;
+            let look = Instant::now();
             if take(&self.inbox, &mut books, &self.course) {
                 ended.get_or_insert_with(Instant::now);
             }
@@ -208,8 +233,11 @@ impl Looking {
                 self.looker.cut();
             }
             self.looker.look(&mut books, &self.inbox, &mut self.course).await?;
-            tokio::time::sleep_until(next.into()).await;
+            looks += 1;
+            let rest = self.every.saturating_sub(look.elapsed()).max(look.elapsed() * LOOK_REST);
+            tokio::time::sleep(rest).await;
         }
+        let looked_every = begun.elapsed() / looks.max(1);
         let until = ended.unwrap_or_else(Instant::now) + drain;
         // What is written last has no row of its own; it is waited for by looking again.
         let mut pause = Duration::from_millis(300);
@@ -218,8 +246,8 @@ impl Looking {
             self.looker.sweep(&mut books).await?;
             let (counts, examples) = books.account();
             if counts.is_clean() || Instant::now() > until {
-                let part = self.course.end(counts, examples);
-                return Ok(Found { part, kinds: books.kinds(), letters: books.letters() });
+                let (part, kinds) = (self.course.end(counts, examples), books.kinds());
+                return Ok(Found { part, kinds, letters: books.letters(), looked_every });
             }
             pause = (pause * 2).min(Duration::from_secs(2));
         }

@@ -59,6 +59,7 @@ impl Origin {
 #[derive(Debug)]
 pub struct Recorder {
     origin: Origin,
+    warm_up: Duration,
     machine: Machine,
     sampler: Sampler,
 }
@@ -118,7 +119,15 @@ impl Recorder {
     /// The sampler's thread could not be started.
     pub fn start(watched: Vec<Watched>) -> Result<Self, HostError> {
         let (machine, origin) = (Machine::look(), Origin::default());
-        Ok(Self { sampler: Sampler::start(watched, origin.clone())?, origin, machine })
+        let (sampler, warm_up) = (Sampler::start(watched, origin.clone())?, Duration::ZERO);
+        Ok(Self { sampler, origin, warm_up, machine })
+    }
+
+    /// Events planned within so long of the first are counted, checked and drawn, but their latency is not
+    /// among the distributions.
+    #[must_use]
+    pub fn warming_up(self, warm_up: Duration) -> Self {
+        Self { warm_up, ..self }
     }
 
     /// To be set when sending begins.
@@ -139,6 +148,7 @@ impl Recorder {
     pub fn observer(&self, name: &str, text: &str) -> ObserverPart {
         ObserverPart {
             origin: self.origin.clone(),
+            warm_up_ns: self.warm_up.as_nanos() as u64,
             name: name.to_owned(),
             text: text.to_owned(),
             counts: Counts::default(),
@@ -216,6 +226,7 @@ impl SenderPart {
 #[derive(Debug)]
 pub struct ObserverPart {
     origin: Origin,
+    warm_up_ns: u64,
     name: String,
     text: String,
     /// What became of the events; for the observer to fill.
@@ -225,7 +236,7 @@ pub struct ObserverPart {
     latency_us: Histogram<u64>,
     observed: Observed,
     late_us: Histogram<u64>,
-    /// First and last event seen.
+    /// First and last event seen after the warm-up.
     span_ns: Option<(u64, u64)>,
 }
 
@@ -234,8 +245,13 @@ impl ObserverPart {
     #[inline]
     pub fn seen(&mut self, planned_ns: u64, seen_ns: u64) {
         let latency_us = seen_ns.saturating_sub(planned_ns) / 1_000;
-        self.latency_us.saturating_record(latency_us);
         self.observed.add(self.origin.second(seen_ns), latency_us);
+        if self.warm_up_ns > 0
+            && planned_ns < self.origin.get().unwrap_or_default() + self.warm_up_ns
+        {
+            return;
+        }
+        self.latency_us.saturating_record(latency_us);
         let (first, last) = self.span_ns.unwrap_or((seen_ns, seen_ns));
         self.span_ns = Some((first.min(seen_ns), last.max(seen_ns)));
     }
@@ -369,6 +385,23 @@ mod tests {
         let elapsed = Duration::from_secs(2);
         let (published, dropped, resent, reconnects) = (200, 0, 0, 0);
         Sending { published, dropped, resent, reconnects, elapsed, late_us, ack_us }
+    }
+
+    #[test]
+    fn what_is_planned_while_it_warms_up_is_drawn_and_not_measured() {
+        let recorder = Recorder::start(Vec::new()).unwrap().warming_up(Duration::from_secs(2));
+        let start_ns = wall_ns();
+        recorder.origin().set(start_ns);
+        let mut part = recorder.observer("cdc", "");
+        for (planned_ms, latency_ms) in [(0, 900), (1_999, 900), (2_000, 3), (2_500, 3)] {
+            let planned_ns = start_ns + planned_ms * MS;
+            part.seen(planned_ns, planned_ns + latency_ms * MS);
+        }
+        let (ends, by_end) = ends(vec![part]).unwrap();
+        let points = &ends[0].latency.points;
+        assert!(points.count == 2 && points.max < 3_100, "{points:?}");
+        let drawn: u64 = by_end["cdc"].points().iter().map(|second| second.seen).sum();
+        assert_eq!(drawn, 4);
     }
 
     #[test]
