@@ -116,7 +116,9 @@ fn a_run_in_order_is_called_so_and_told_in_figures() {
         let end = end(&results, name);
         assert!(end.counts.expected > 100 && end.latency.points.count > 100, "{}", results.text());
         let seen: u64 = results.series.iter().map(|second| second.ends[name].seen).sum();
-        assert_eq!(seen, end.latency.points.count, "{name}: the seconds add up");
+        // A quarter of the profile's time warms up, and is drawn but not measured.
+        let measured = end.latency.points.count;
+        assert!(measured < seen && measured > seen / 2, "{name}: {measured} of {seen}");
     }
     let planned: u64 = results.series.iter().map(|second| second.planned).sum();
     assert_eq!(planned, results.sender.published);
