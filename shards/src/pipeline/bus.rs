@@ -338,7 +338,11 @@ impl Bus {
         deadline: u64,
         who: AckFor,
     ) -> (u64, &str, &mut BytesMut) {
-        let number = self.acks.register(who, deadline);
+        let number = match who {
+            AckFor::Event { prefix: 0, .. } => self.acks.register(who, deadline),
+            // Nobody asks `is_own` of other answers.
+            _ => self.acks.register_once(who, deadline),
+        };
         (number, &self.inbox, self.conn.out())
     }
 
@@ -407,6 +411,32 @@ pub fn tail_number(subject: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SEC;
+    use crate::wire::nats::conn::ConnSettings;
+    use crate::wire::nats::decode::DecodeLimits;
+
+    #[test]
+    fn only_publishes_of_the_first_prefix_take_numbers_again() {
+        let conn = ConnSettings {
+            name: "x".to_owned(),
+            ping_interval: SEC,
+            handshake_timeout: SEC,
+            tls_required: false,
+            tls_first: false,
+            limits: DecodeLimits::default(),
+        };
+        let backoff = (SEC, SEC);
+        let settings = NatsSettings { conn, api_timeout: SEC, stream_replicas: 1, backoff };
+        let mut bus = Bus::new(&settings, 4);
+        let flight = FlightRef { slot: 0, generation: 0 };
+        let (first, ..) = bus.begin_publish(SEC, AckFor::Event { flight, prefix: 0 });
+        assert!(bus.acks.resolve(first).is_some() && bus.acks.settle(first, 1));
+        let (other, ..) = bus.begin_publish(SEC, AckFor::Event { flight, prefix: 1 });
+        assert_ne!(
+            other, first,
+            "an answer to the first that comes again would be taken for its own"
+        );
+    }
 
     #[test]
     fn only_a_plain_number_is_a_tail() {
