@@ -6,7 +6,6 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use shards::edge::pg::migrate::{self, Facts, MigrateError, Options};
-use shards::edge::pg::months;
 use shards::edge::pg::{PgTls, connect, describe};
 use shards::id::SchemaName;
 use tokio_postgres::Client;
@@ -98,9 +97,6 @@ async fn migrate_one(
     options: &Options,
 ) -> Result<String, MigrateError> {
     let opened = migrate::migrate(client, company, options).await?;
-    // What `daisi run` would do within its first minutes: each new partition makes the server plan anew all that
-    // is written to this company, which is better over before there is traffic.
-    months::make_wanted(client, company).await?;
     let facts = migrate::facts(client, company, options).await?;
     Ok(line(company, &opened.applied, &facts))
 }
