@@ -7,7 +7,7 @@
 
 use super::bus::{Answer, Asker, Bus};
 use super::mail::{LetterFate, Parcel};
-use super::reader::{pending_messages, send_pull};
+use super::reader::{GONE_WAIT, pending_messages, send_pull};
 use super::settings::{DlqSettings, StageName};
 use super::setup::{Facts, api_error};
 use super::{ReaderStatus, Settings};
@@ -219,7 +219,10 @@ impl Letters {
             let id = super::bus::tail_number(msg.subject()).unwrap_or(0);
             match self.puller.on_status(now.mono, id, &status, unserved) {
                 PullNews::Fine | PullNews::Void => {}
-                PullNews::Inspect => self.inspect(now, bus),
+                PullNews::Inspect => {
+                    self.trouble = Some("the consumer is gone".to_owned());
+                    self.phase = Phase::Pausing { until: now.mono + GONE_WAIT };
+                }
                 PullNews::Refused => {
                     let text = String::from_utf8_lossy(status.description).into_owned();
                     self.trouble = Some(format!("the server refuses our pull: {text}"));

@@ -536,4 +536,4 @@ fn kind_of(base: &str) -> usize {
 const _: () = assert!(Kind::ALL.len() == KIND_UNKNOWN, "every kind has its counters");
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

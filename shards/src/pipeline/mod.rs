@@ -395,7 +395,7 @@ impl Pipeline {
             },
             postgres: self.ingest.as_ref().map_or(Need::None, |i| Need::of(i.trouble())),
             held: self.ingest.as_ref().map(Ingest::held).unwrap_or_default(),
-            setup: self.setup.trouble.clone(),
+            setup: self.setup.hindrance(),
             readers: {
                 let letters = self.letters.iter().map(Letters::status);
                 self.readers.iter().map(reader_status).chain(letters).collect()

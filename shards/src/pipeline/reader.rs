@@ -29,6 +29,10 @@ use leasing::put_result;
 use replay::Replay;
 
 const RETRY: u64 = 500 * MS;
+/// Rest after a consumer or a stream was found gone. The server tells its readers before it removes the
+/// files, and what is made under the same name meanwhile loses its own: messages it acknowledged are not
+/// there, and the consumer delivers nothing (seen on 2.9.10).
+pub(super) const GONE_WAIT: u64 = SEC;
 /// Events done after which an ack no longer waits for company.
 const OWED_MAX: u32 = 256;
 
@@ -261,6 +265,10 @@ impl Reader {
 
     /// Begin again at the ack floor, on the same connection.
     pub(super) fn resync(&mut self, now: Now, why: &str, bus: &mut Bus) -> ReaderNews {
+        self.begin_anew(now, 0, why, bus)
+    }
+
+    fn begin_anew(&mut self, now: Now, rest: u64, why: &str, bus: &mut Bus) -> ReaderNews {
         // While the lease is on its way back nothing is held, and nothing may be read.
         if self.phase != Phase::Reading || matches!(self.drain, Drain::Releasing { .. }) {
             return ReaderNews::Nothing;
@@ -270,11 +278,13 @@ impl Reader {
         self.pay(bus);
         let news = self.end_epoch();
         self.break_off_hand_over(bus);
-        if self.drain == Drain::No {
-            self.inspect(now, bus);
-        } else {
+        if self.drain != Drain::No {
             self.drain = Drain::Finished;
             self.phase = Phase::Idle;
+        } else if rest > 0 {
+            self.pause(now, rest, why.to_owned());
+        } else {
+            self.inspect(now, bus);
         }
         news
     }
@@ -498,7 +508,7 @@ impl Reader {
                 self.trouble = Some(format!("the server refuses our pull: {}", status.trim()));
                 ReaderNews::Nothing
             }
-            PullNews::Inspect => self.resync(now, "the consumer is gone", bus),
+            PullNews::Inspect => self.begin_anew(now, GONE_WAIT, "the consumer is gone", bus),
         }
     }
 }
@@ -537,7 +547,7 @@ impl Reader {
         });
         match done {
             Ok(()) => {}
-            Err(trouble) => self.pause(now, trouble),
+            Err(trouble) => self.pause(now, RETRY, trouble),
         }
         if is_gone { ReaderNews::StreamGone } else { ReaderNews::Nothing }
     }
@@ -560,13 +570,13 @@ impl Reader {
                 let subject = format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}");
                 self.ask(now, &subject, b"", bus);
             }
-            _ => self.pause(now, "the position cannot be written to its bucket".to_owned()),
+            _ => self.pause(now, RETRY, "the position cannot be written to its bucket".to_owned()),
         }
     }
 
-    fn pause(&mut self, now: Now, trouble: String) {
+    fn pause(&mut self, now: Now, rest: u64, trouble: String) {
         self.trouble = Some(trouble);
-        self.phase = Phase::Pausing { until: now.mono + RETRY };
+        self.phase = Phase::Pausing { until: now.mono + rest };
     }
 
     fn ask(&mut self, now: Now, subject: &str, body: &[u8], bus: &mut Bus) {

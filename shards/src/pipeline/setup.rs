@@ -4,6 +4,7 @@
 //! what exists with the same configuration is a success.
 
 use super::bus::{Answer, Asker, Bus};
+use super::reader::GONE_WAIT;
 use super::settings::{Settings, StageName, StreamPlan};
 use crate::clock::{MS, Now, SEC};
 use crate::domain::cdc::company_token;
@@ -68,6 +69,10 @@ pub(super) struct Setup {
     /// How often a new stream's bound on bytes was cut to an eighth: the server reserves it, and may not have
     /// it, nor should one stream take what the others need.
     cuts: u32,
+    /// Streams that were there, on this connection or an earlier one.
+    seen: Vec<String>,
+    /// The one that went, and whose name has had the time to become free.
+    rested: Option<Target>,
     pub(super) facts: Facts,
     /// Why it does not go on; `None` while all is well.
     pub(super) trouble: Option<String>,
@@ -75,17 +80,36 @@ pub(super) struct Setup {
 
 impl Setup {
     pub(super) fn new() -> Self {
-        let (step, facts) = (Step::Idle, Facts::default());
-        Self { step, retry_at: None, pending: None, held: None, cuts: 0, facts, trouble: None }
+        Self {
+            step: Step::Idle,
+            retry_at: None,
+            pending: None,
+            held: None,
+            cuts: 0,
+            seen: Vec::new(),
+            rested: None,
+            facts: Facts::default(),
+            trouble: None,
+        }
     }
 
     pub(super) fn is_finished(&self) -> bool {
         self.step == Step::Finished
     }
 
+    /// Why nothing can be read yet; `None` once all exists.
+    pub(super) fn hindrance(&self) -> Option<String> {
+        let trouble = || {
+            self.trouble
+                .clone()
+                .unwrap_or_else(|| "streams and buckets are being looked at".to_owned())
+        };
+        (!self.is_finished()).then(trouble)
+    }
+
     /// Begin, on a new connection.
     pub(super) fn start(&mut self, now: Now, settings: &Settings, bus: &mut Bus) {
-        *self = Self::new();
+        self.forget();
         // CDC alone publishes anything but dead letters.
         let first = if settings.cdc.enabled { Target::Output(0) } else { Target::DeadLetters };
         self.step = Step::Find(first);
@@ -126,6 +150,13 @@ impl Setup {
         let value = answer.value("JetStream is not enabled for this account");
         let outcome = value.and_then(|value| self.advance(settings, &value));
         match outcome {
+            Ok(Step::Create(target)) if self.is_just_gone(target, settings) => {
+                self.rested = Some(target);
+                let name = self.name(target, settings);
+                tracing::warn!(stream = %name, "a stream is gone; it is made again in a moment");
+                self.trouble = Some(format!("stream {name} is gone"));
+                self.retry_at = Some(now.mono + GONE_WAIT); // And then it is looked for once more.
+            }
             Ok(step) => {
                 self.trouble = None;
                 self.step = step;
@@ -140,6 +171,19 @@ impl Setup {
                 self.retry_at = Some(now.mono + RETRY);
             }
         }
+    }
+
+    // All but what was there: it may be on its way out right now.
+    fn forget(&mut self) {
+        *self = Self { seen: std::mem::take(&mut self.seen), ..Self::new() };
+    }
+
+    // A bound that was refused and is cut needs no rest: nothing was made.
+    fn is_just_gone(&self, target: Target, settings: &Settings) -> bool {
+        let is_looking = matches!(self.step, Step::Find(_) | Step::Inspect(_));
+        is_looking
+            && self.rested != Some(target)
+            && self.seen.contains(&self.name(target, settings))
     }
 
     fn send(&mut self, now: Now, settings: &Settings, bus: &mut Bus) {
@@ -219,6 +263,9 @@ impl Setup {
         config: &Value,
     ) -> Result<Step, String> {
         let name = self.name(target, settings);
+        if !self.seen.contains(&name) {
+            self.seen.push(name.clone());
+        }
         if std::mem::take(&mut self.cuts) > 0 {
             tracing::warn!(stream = %name, bytes_max = config["max_bytes"].as_i64(),
                 "the server's storage is too small for the planned bound; a smaller one was set");
@@ -466,6 +513,24 @@ pub(super) fn api_error(error: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_that_was_there_is_made_again_only_after_a_rest() {
+        let settings = crate::pipeline::ingest::tests::settings();
+        let target = Target::Source(0);
+        let mut setup = Setup::new();
+        assert!(setup.hindrance().is_some(), "nothing has been looked at");
+        setup.step = Step::Inspect(target);
+        assert!(!setup.is_just_gone(target, &settings), "it was never there");
+        setup.check(target, &settings, &json!({ "subjects": [] })).unwrap();
+        setup.forget();
+        setup.step = Step::Inspect(target);
+        assert!(setup.is_just_gone(target, &settings), "a new connection remembers it");
+        setup.rested = Some(target);
+        assert!(!setup.is_just_gone(target, &settings), "it may be made now");
+        (setup.step, setup.trouble) = (Step::Finished, None);
+        assert_eq!(setup.hindrance(), None);
+    }
 
     #[test]
     fn a_split_hashes_the_company_and_keeps_the_subject() {

@@ -29,6 +29,8 @@ pub(crate) enum Act {
         length: u64,
     },
     NatsClears,
+    /// By an operator, and the server takes a while over it.
+    ConsumersDeleted,
     RedisCrash {
         down: u64,
         kept: Persistence,
@@ -83,7 +85,7 @@ pub(crate) enum Act {
 }
 
 /// Names of what is counted in the closing summary.
-pub(crate) const FAULTS: [&str; 22] = [
+pub(crate) const FAULTS: [&str; 23] = [
     "nats crash",
     "nats crash, ack floor falls",
     "nats lame duck",
@@ -106,6 +108,7 @@ pub(crate) const FAULTS: [&str; 22] = [
     "replica killed",
     "replica paused",
     "replica drained",
+    "consumers deleted",
 ];
 /// Shards rebuilt inside a replica, behind the names above.
 pub(crate) const REBUILT: usize = FAULTS.len();
@@ -127,7 +130,15 @@ pub(crate) fn draw(plan: &Plan, rng: &mut Rng, tally: &mut Tally) -> Vec<(u64, A
         tally[9] += 1;
         acts.push((0, Act::NatsSquall { faults, frame_cut: Chance::default(), length: SEC }));
     }
-    let calm = if plan.faults == 0 { 0 } else { span + rng.u64(0..4 * SEC) };
+    if plan.deletes_consumers {
+        tally[22] += 1;
+        acts.push((span / 2, Act::ConsumersDeleted));
+    }
+    let calm = match (plan.faults, plan.deletes_consumers) {
+        (0, false) => 0,
+        (0, true) => span,
+        _ => span + rng.u64(0..4 * SEC),
+    };
     acts.push((calm, Act::Calm));
     acts
 }

@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) hands_over: bool,
     /// The server sends some PubAcks twice.
     pub(crate) repeats_pubacks: bool,
+    /// An operator deletes the consumers in mid-run.
+    pub(crate) deletes_consumers: bool,
     /// Longest a shard is busy with a turn, ns.
     pub(crate) busy_max: u64,
     pub(crate) settings: Settings,
@@ -91,6 +93,9 @@ impl Plan {
             plan.workqueue = false;
             plan.version = one_of(rng, &[Version::V2_10, Version::V2_15]);
         }
+        // Only where nobody begins to read just then: he could not know that the name is still being freed.
+        let is_steady = plan.replicas == 1 || plan.settings.cdc.source.partitions == 1;
+        plan.deletes_consumers = plan.faults == 0 && is_steady && seed % 2 == 1;
         plan
     }
 
@@ -116,6 +121,7 @@ impl Plan {
             faults: if calm { 0 } else { rng.usize(1..=6) },
             ends_with_drain: rng.bool(),
             repeats_pubacks: false,
+            deletes_consumers: false,
             hands_over: false,
             busy_max: one_of(rng, &[50_000, 500_000, 3 * MS]),
             settings,

@@ -42,7 +42,8 @@ fn source(stage: StageName) -> SourceSettings {
     }
 }
 
-fn settings() -> Settings {
+/// Of a pipeline with one lane, for tests of other modules too.
+pub(in crate::pipeline) fn settings() -> Settings {
     let backoff = (10 * MS, 100 * MS);
     let name = || "n".to_owned();
     Settings {

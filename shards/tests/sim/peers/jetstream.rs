@@ -26,6 +26,9 @@ use super::version::Version;
 use super::{delay_up_to, earlier};
 use shards::clock::{MS, Now};
 
+/// How long the server removes the files of a consumer.
+const REMOVAL: u64 = 500 * MS;
+
 /// A stream and who reads it.
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
@@ -48,6 +51,8 @@ pub(crate) struct JetStream {
     rng: Rng,
     leaderless_until: u64,
     names_made: u64,
+    /// Consumers (stream, name) whose files are being removed, and until when.
+    removing: BTreeMap<(String, String), u64>,
 }
 
 impl JetStream {
@@ -61,6 +66,7 @@ impl JetStream {
             rng,
             leaderless_until: 0,
             names_made: 0,
+            removing: BTreeMap::new(),
         }
     }
 
@@ -304,6 +310,18 @@ impl JetStream {
     pub(crate) fn step_down(&mut self, now: Now, leaderless: u64) {
         self.leaderless_until = now.mono + leaderless;
         self.end_pulls("409 Leadership Change", false);
+    }
+
+    /// Somebody deletes a consumer. Its readers hear of it at once; its files go a while later, and with them
+    /// those of a consumer that was made under its name meanwhile (as seen on 2.9.10).
+    pub(crate) fn operator_deletes(&mut self, now: Now, stream: &str, name: &str) {
+        let Some(consumers) = self.streams.get_mut(stream).map(|s| &mut s.consumers) else {
+            return;
+        };
+        if let Some(mut consumer) = consumers.remove(name) {
+            consumer.end_pulls("409 Consumer Deleted", false, &mut self.out);
+            self.removing.insert((stream.to_owned(), name.to_owned()), now.mono + REMOVAL);
+        }
     }
 
     /// Ends all open pulls.

@@ -7,6 +7,7 @@ use crate::link::Side;
 use crate::oracle::{Broken, Promise, broken};
 use crate::peers::jetstream::faults::CrashLoss;
 use crate::peers::redis::Persistence;
+use crate::plan::Part;
 use shards::clock::MS;
 use shards::id::{Epoch, ShardId};
 use shards::metrics::ShardFigures;
@@ -37,6 +38,11 @@ impl World {
             Act::NatsClears => {
                 self.nats.jetstream.faults = Default::default();
                 self.nats.frame_cut = Default::default();
+            }
+            Act::ConsumersDeleted => {
+                for Part { stream, consumer, .. } in self.plan.parts() {
+                    self.nats.jetstream.operator_deletes(self.now, &stream, &consumer);
+                }
             }
             Act::RedisCrash { down, kept, loading } => {
                 self.oracle.amnesia |= kept != Persistence::All;

@@ -297,6 +297,8 @@ impl JetStream {
     fn consumer_create(&mut self, now: Now, call: (&str, &str), body: &[u8]) -> Reply {
         let version = self.version;
         let (stream_name, request) = self.read_consumer(call, body)?;
+        let removed = (stream_name.clone(), request.config.name.clone());
+        let is_mute = self.removing.get(&removed).is_some_and(|until| now.mono < *until);
         let CreateRequest { config, action } = request;
         let stream = self.stream_mut(&stream_name)?;
         let name = config.name.clone();
@@ -316,7 +318,8 @@ impl JetStream {
             }
             (Action::Create | Action::Either, None) => {
                 stream.admit(&config, version)?;
-                let consumer = Consumer::new(config, &stream.store, now);
+                let mut consumer = Consumer::new(config, &stream.store, now);
+                consumer.is_mute = is_mute;
                 stream.consumers.insert(name.clone(), consumer);
             }
         }

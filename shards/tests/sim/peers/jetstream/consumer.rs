@@ -58,6 +58,8 @@ pub(crate) struct Consumer {
     /// Undelivered matching messages, until something is removed from the stream.
     backlog: Option<u64>,
     active_at: u64,
+    /// Its files are gone: it lives, heartbeats, and delivers nothing.
+    pub(crate) is_mute: bool,
 }
 
 impl Consumer {
@@ -104,6 +106,7 @@ impl Consumer {
             waiting: VecDeque::new(),
             backlog: None,
             active_at: now.mono,
+            is_mute: false,
         }
     }
 
@@ -229,7 +232,7 @@ impl Consumer {
     pub(crate) fn deliver(&mut self, d: &mut Delivery<'_>) {
         self.drop_uninterested(d);
         while let Some(mut pull) = self.waiting.pop_front() {
-            let Some(seq) = self.next(d) else {
+            let Some(seq) = self.next(d).filter(|_| !self.is_mute) else {
                 self.waiting.push_front(pull);
                 break;
             };
