@@ -219,7 +219,8 @@ impl Session {
     }
 
     async fn transact(&mut self, batch: &mut Batch, numbers: &[usize]) -> Result<(), Failure> {
-        let answers = self.call(batch, numbers, true).await?;
+        let calls = numbers.iter().map(|number| (*number, batch.call(*number))).collect();
+        let answers = self.call(batch, calls, true).await?;
         let mut unclear = Vec::new();
         for (number, (codes, rows)) in numbers.iter().zip(answers) {
             codes.into_iter().for_each(|(row, code)| batch.coded(*number, row, code));
@@ -228,9 +229,16 @@ impl Session {
             }
         }
         if !unclear.is_empty() {
-            let answers = self.call(batch, &unclear, false).await?;
-            for (number, (codes, _)) in unclear.iter().zip(answers) {
-                codes.into_iter().for_each(|(row, code)| batch.coded(*number, row, code));
+            // What was left alone is written now, and all of them are asked about behind that.
+            let follow = |number: &usize| [batch.retry(*number), batch.ask(*number)];
+            let calls: Vec<(usize, Call<'_>)> = unclear
+                .iter()
+                .flat_map(|number| follow(number).into_iter().flatten().map(|call| (*number, call)))
+                .collect();
+            let numbers: Vec<usize> = calls.iter().map(|(number, _)| *number).collect();
+            let answers = self.call(batch, calls, false).await?;
+            for (number, (codes, _)) in numbers.into_iter().zip(answers) {
+                codes.into_iter().for_each(|(row, code)| batch.coded(number, row, code));
             }
         }
         if batch.has_conflict() {
@@ -241,20 +249,13 @@ impl Session {
         Ok(())
     }
 
-    /// Makes calls: `is_first` those of the batch with BEGIN before them, else what asks about them.
+    /// Makes calls, each with its number; `is_first`: with BEGIN before them.
     async fn call(
         &mut self,
         batch: &Batch,
-        numbers: &[usize],
+        calls: Vec<(usize, Call<'_>)>,
         is_first: bool,
     ) -> Result<Vec<Answered>, Failure> {
-        let calls: Vec<(usize, Call<'_>)> = numbers
-            .iter()
-            .filter_map(|number| {
-                let call = if is_first { Some(batch.call(*number)) } else { batch.ask(*number) };
-                call.map(|call| (*number, call))
-            })
-            .collect();
         let statements = self.prepare(batch, &calls).await?;
         let mut answers: Vec<Pending<'_, Answered>> = Vec::with_capacity(calls.len() + 1);
         if is_first {

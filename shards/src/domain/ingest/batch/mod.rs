@@ -37,6 +37,8 @@ use std::hash::Hasher;
 
 /// Rows of one call; a longer history event is written by several.
 const ROWS_MAX: u32 = 1000;
+/// Rows of one call up to which it is tried first to insert them.
+const FIRST_ROWS_MAX: u32 = 4;
 /// Companies whose names are kept between batches; beyond, all are forgotten and learnt again.
 const COMPANIES_MAX: usize = 100_000;
 /// Seconds from which a message's time is likely to be milliseconds: the year 5138.
@@ -159,6 +161,8 @@ pub struct Batch {
     meta: Vec<u8>,
     horizon: Vec<u8>,
     scratch: Vec<u8>,
+    /// The wave in which a company's messages are written; `None` if there are several.
+    message_waves: HashMap<u32, Option<u32>>,
 }
 
 /// The event being added.
@@ -195,6 +199,7 @@ impl Batch {
             meta: Vec::new(),
             horizon: Vec::new(),
             scratch: Vec::new(),
+            message_waves: HashMap::new(),
         }
     }
 
@@ -272,6 +277,21 @@ impl Batch {
             sheet.horizon.clear();
             sheet.horizon.push_str(std::str::from_utf8(&self.horizon).unwrap_or_default());
         }
+        self.find_first_tries();
+    }
+
+    // Where a message comes in two waves the second would take effect before what the first left for later.
+    fn find_first_tries(&mut self) {
+        self.message_waves.clear();
+        for sheet in self.sheets.iter().filter(|sheet| sheet.kind.is_of_messages()) {
+            let wave = self.message_waves.entry(sheet.company).or_insert(Some(sheet.wave));
+            *wave = wave.filter(|wave| *wave == sheet.wave);
+        }
+        for sheet in &mut self.sheets {
+            let is_one_wave = self.message_waves.get(&sheet.company).is_some_and(Option::is_some);
+            let is_short = sheet.rows <= FIRST_ROWS_MAX;
+            sheet.tries_first = sheet.spec().first.is_some() && is_short && is_one_wave;
+        }
     }
 
     /// How many calls there are, in the order to be made.
@@ -284,7 +304,16 @@ impl Batch {
     #[must_use]
     pub fn call(&self, number: usize) -> Call<'_> {
         let sheet = &self.sheets[self.order[number] as usize];
-        self.call_of(sheet, sheet.spec().statement, sheet.spec().picks)
+        let spec = sheet.spec();
+        let first = spec.first.filter(|_| sheet.tries_first);
+        self.call_of(sheet, first.unwrap_or(spec.statement), spec.picks)
+    }
+
+    /// The call to be made where [`Self::call`] left rows alone that were there: then it counted too few.
+    #[must_use]
+    pub fn retry(&self, number: usize) -> Option<Call<'_>> {
+        let sheet = &self.sheets[self.order[number] as usize];
+        sheet.tries_first.then(|| self.call_of(sheet, sheet.spec().statement, sheet.spec().picks))
     }
 
     /// The schema and the days of the messages that a call writes, if it may write to a day that has none

@@ -16,6 +16,8 @@ pub(super) struct Sheet {
     /// The lowest horizon of its rows, and its text once the batch is sealed.
     pub(super) horizon_ns: u64,
     pub(super) horizon: String,
+    /// Is it tried first to insert its rows, leaving alone what is there?
+    pub(super) tries_first: bool,
     /// The event that wrote the last row.
     pub(super) last_event: Option<u32>,
     /// What the database said of each row; empty while all had the usual effect.
@@ -33,6 +35,7 @@ impl Sheet {
             rows: 0,
             horizon_ns: u64::MAX,
             horizon: String::new(),
+            tries_first: false,
             last_event: None,
             codes: Vec::new(),
         }
@@ -49,6 +52,7 @@ impl Sheet {
         self.horizon_ns = u64::MAX;
         self.horizon.clear();
         self.codes.clear();
+        self.tries_first = false;
         self.last_event = None;
         let held: usize = self.columns.iter().map(Column::capacity).sum();
         (held <= IDLE_BYTES_MAX).then_some(self)

@@ -46,6 +46,11 @@ pub(super) mod column {
 pub(super) struct Spec {
     pub(super) statement: &'static Statement,
     pub(super) picks: &'static [usize],
+    /// Takes the same, and leaves rows alone that are there already: tried before `statement` where that is
+    /// cheaper. An upsert that names its key costs 76 us for one row, this one 40, for it spares the server to
+    /// look up which index of a partition stands for the key; but it looks for each row in each unique index,
+    /// 6 us a row (PostgreSQL 15).
+    pub(super) first: Option<&'static Statement>,
     /// Asked about the rows of a call that counted too few.
     pub(super) again: Option<(&'static Statement, &'static [usize])>,
     pub(super) columns: &'static [ColumnType],
@@ -61,16 +66,32 @@ const fn counting(
 ) -> Spec {
     // The last column, the horizon, is only asked again with.
     let picks = UPTO.split_at(columns.len() - 1).0;
-    Spec { statement, picks, again: Some((again, asks)), columns }
+    Spec { statement, picks, first: None, again: Some((again, asks)), columns }
+}
+
+const fn after(first: &'static Statement, spec: Spec) -> Spec {
+    Spec { first: Some(first), ..spec }
 }
 
 const fn listing(statement: &'static Statement) -> Spec {
     let columns = statement.types;
-    Spec { statement, picks: UPTO.split_at(columns.len()).0, again: None, columns }
+    Spec { statement, picks: UPTO.split_at(columns.len()).0, first: None, again: None, columns }
 }
 
 impl Kind {
     pub(super) const COUNT: usize = 14;
+
+    /// Does it write rows of messages?
+    pub(super) fn is_of_messages(self) -> bool {
+        matches!(
+            self,
+            Self::MessagesHistory
+                | Self::MessagesHistoryUndated
+                | Self::Messages
+                | Self::MessagesUndated
+                | Self::MessagesUpdate
+        )
+    }
 
     pub(super) fn spec(self) -> &'static Spec {
         match self {
@@ -114,6 +135,13 @@ const MESSAGE_TYPES: &[ColumnType] = MESSAGE_COLUMNS.split_at(16).0;
 const CHAT_TYPES: &[ColumnType] = CHAT_COLUMNS.split_at(12).0;
 const AGENT_TYPES: &[ColumnType] = AGENT_COLUMNS.split_at(8).0;
 
+statement!(
+    MESSAGES_NEW,
+    "messages_new",
+    |s| messages(s, DATED, "DO NOTHING"),
+    MESSAGE_TYPES,
+    Count
+);
 statement!(MESSAGES_S, "messages", |s| messages(s, DATED, REALTIME), MESSAGE_TYPES, Count);
 statement!(
     MESSAGES_UNDATED_S,
@@ -247,7 +275,8 @@ pub static POST_SCAN_RUN: Statement = Statement {
     answer: Answer::List,
 };
 
-static MESSAGES: Spec = counting(&MESSAGES_S, &MESSAGES_ASK, MESSAGE_ASKS, MESSAGE_COLUMNS);
+static MESSAGES: Spec =
+    after(&MESSAGES_NEW, counting(&MESSAGES_S, &MESSAGES_ASK, MESSAGE_ASKS, MESSAGE_COLUMNS));
 static MESSAGES_UNDATED: Spec =
     counting(&MESSAGES_UNDATED_S, &MESSAGES_UNDATED_ASK, MESSAGE_ASKS, MESSAGE_COLUMNS);
 static MESSAGES_HISTORY: Spec =
@@ -270,8 +299,14 @@ const DATED: &str = "i.message_date";
 const UNDATED: &str = "coalesce((SELECT m.message_date FROM {schema}.messages m \
     WHERE m.message_id = i.message_id ORDER BY m.id + 0 LIMIT 1), i.message_date)";
 const SAME_DATE: &str = "AND m.message_date = i.message_date";
-const REALTIME: &str = include_str!("../sql/messages_upsert_realtime.sql");
-const HISTORY: &str = include_str!("../sql/messages_upsert_history.sql");
+const REALTIME: &str = concat!(
+    "(message_id, message_date) DO UPDATE SET ",
+    include_str!("../sql/messages_upsert_realtime.sql")
+);
+const HISTORY: &str = concat!(
+    "(message_id, message_date) DO UPDATE SET ",
+    include_str!("../sql/messages_upsert_history.sql")
+);
 const BY_PHONE: &str = "c.agent_id = i.agent_id AND c.phone_number = i.phone_number \
     ORDER BY c.created_at, c.id";
 /// The first service's history knew a contact by its chat.
@@ -303,9 +338,9 @@ const ONBOARD_TAKES: &str = "o.found IS NULL AND NOT o.is_logged";
 const FREE_ID: &str = "CASE WHEN EXISTS (SELECT FROM {schema}.contacts c WHERE c.id = old.id OFFSET 0) \
     THEN gen_random_uuid()::text ELSE old.id END";
 
-fn messages(schema: &str, date: &str, update: &str) -> String {
+fn messages(schema: &str, date: &str, conflict: &str) -> String {
     let text = include_str!("../sql/messages_upsert.sql");
-    expand(text, schema, &[("date", date), ("update", update)])
+    expand(text, schema, &[("date", date), ("conflict", conflict)])
 }
 
 fn chats(schema: &str, update: &str) -> String {
@@ -441,7 +476,8 @@ mod tests {
         let mut names = Vec::new();
         for kind in KINDS {
             let spec = kind.spec();
-            let pairs = [Some((spec.statement, spec.picks)), spec.again];
+            let first = spec.first.map(|first| (first, spec.picks));
+            let pairs = [Some((spec.statement, spec.picks)), first, spec.again];
             for (statement, picks) in pairs.into_iter().flatten() {
                 let text = (statement.text)("\"daisi_x\"");
                 // Braces of array literals do not occur; any that is left was not filled in.
@@ -461,6 +497,6 @@ mod tests {
         }
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), 18, "a statement without a name of its own, or one that is new");
+        assert_eq!(names.len(), 19, "a statement without a name of its own, or one that is new");
     }
 }

@@ -81,7 +81,7 @@ fn what_touches_a_key_again_goes_to_a_later_wave_unless_it_can_be_merged() {
         calls,
         [
             "B messages m,n",
-            "a messages m",
+            "a messages_new m",
             "B messages m,n",
             "B messages_update m",
             "B messages_update m",
@@ -94,6 +94,31 @@ fn what_touches_a_key_again_goes_to_a_later_wave_unless_it_can_be_merged() {
     use Fate::{Applied, NotFound, Stale};
     let fates = [Stale, Applied, Stale, Applied, NotFound, NotFound, Applied, Applied, Applied];
     assert_eq!(batch.settle(&mut hints), fates);
+}
+
+#[test]
+fn rows_are_first_tried_as_new_ones_where_no_message_comes_in_two_waves() {
+    let (mut batch, mut hints) = batch();
+    let events = [
+        ("A", 1, upsert("m", "sent")),
+        ("A", 2, update("n")), // Another message: the order between the two does not matter.
+        ("B", 3, upsert("m", "sent")),
+        ("B", 4, update("m")), // The row that is there must have the upsert before the update.
+    ];
+    let made = calls(&mut batch, &mut hints, &events);
+    assert_eq!(
+        made,
+        ["A messages_new m", "A messages_update n", "B messages m", "B messages_update m"]
+    );
+    let retries: Vec<_> = (0..4).map(|number| batch.retry(number).map(|c| describe(&c))).collect();
+    assert_eq!(retries, [Some("A messages m".to_owned()), None, None, None]);
+    assert!(batch.counted(0, 0) && !batch.counted(0, 1));
+
+    batch.open(1);
+    let ids = ["1", "2", "3", "4", "5"];
+    let many = (1..).zip(ids).map(|(at, id)| ("A", at, upsert(id, "sent"))).collect::<Vec<_>>();
+    let many = calls(&mut batch, &mut hints, &many);
+    assert_eq!(many, ["A messages 1,2,3,4,5"], "that costs more the more rows there are");
 }
 
 #[test]

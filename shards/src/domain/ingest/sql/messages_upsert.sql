@@ -7,4 +7,4 @@ SELECT i.message_id, {date}, i.from_phone, i.to_phone, i.chat_id, i.jid, i.agent
 FROM {rows:message_id text:message_date date:from_phone text:to_phone text:chat_id text:jid text:agent_id text:
     flow text:message_type text:message_text text:message_url text:key jsonb:message_obj jsonb:status text:
     message_timestamp int8:meta jsonb} AS i
-ON CONFLICT (message_id, message_date) DO UPDATE SET {update}
+ON CONFLICT {conflict}
