@@ -47,9 +47,9 @@ pub(super) struct Spec {
     pub(super) statement: &'static Statement,
     pub(super) picks: &'static [usize],
     /// Takes the same, and leaves rows alone that are there already: tried before `statement` where that is
-    /// cheaper. An upsert that names its key costs 76 us for one row, this one 40, for it spares the server to
-    /// look up which index of a partition stands for the key; but it looks for each row in each unique index,
-    /// 6 us a row (PostgreSQL 15).
+    /// cheaper. An upsert that names its key costs 76 us for one row, this one 40, for it spares the server
+    /// to look up which index of a partition stands for the key; but it looks for each row in each unique
+    /// index, 6 us a row (PostgreSQL 15).
     pub(super) first: Option<&'static Statement>,
     /// Asked about the rows of a call that counted too few.
     pub(super) again: Option<(&'static Statement, &'static [usize])>,
