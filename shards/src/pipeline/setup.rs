@@ -97,14 +97,10 @@ impl Setup {
         self.step == Step::Finished
     }
 
-    /// Why nothing can be read yet; `None` once all exists.
+    /// Why nothing can be read yet, or what the server complained of since; `None` once all is well.
     pub(super) fn hindrance(&self) -> Option<String> {
-        let trouble = || {
-            self.trouble
-                .clone()
-                .unwrap_or_else(|| "streams and buckets are being looked at".to_owned())
-        };
-        (!self.is_finished()).then(trouble)
+        let looking = || "streams and buckets are being looked at".to_owned();
+        self.trouble.clone().or_else(|| (!self.is_finished()).then(looking))
     }
 
     /// Begin, on a new connection.
@@ -530,6 +526,8 @@ mod tests {
         assert!(!setup.is_just_gone(target, &settings), "it may be made now");
         (setup.step, setup.trouble) = (Step::Finished, None);
         assert_eq!(setup.hindrance(), None);
+        setup.trouble = Some("a permission is missing".to_owned());
+        assert!(setup.hindrance().is_some(), "what the server complains of later is told as well");
     }
 
     #[test]
