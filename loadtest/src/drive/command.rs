@@ -205,18 +205,16 @@ pub fn prepare(args: &RunArgs) -> Result<(Order, Bed, Blend), RunError> {
     let source = Blend::new(&profile).map_err(RunError::Usage)?;
     let (live, history) = profile.ingest_companies();
     let has = |stage| profile.stages.contains(&stage);
-    let changes = Generator::new(profile.cdc_profile());
-    // Those of row changes too: where dead letters are tried again they become rows of their company.
-    let of_changes = (0..profile.companies).map(|number| changes.company_name(number).to_owned());
-    let companies: Vec<String> = match (has(Stage::Ingest), has(Stage::Cdc)) {
-        (true, true) => live.into_iter().chain(history).chain(of_changes).collect(),
-        (true, false) => live.into_iter().chain(history).collect(),
-        _ => Vec::new(),
-    };
-    let stages = match (has(Stage::Ingest), has(Stage::Cdc)) {
-        (true, true) => "ingest,dlq,cdc",
-        (true, false) => "ingest,dlq",
-        _ => "cdc",
+    let chats = live.into_iter().chain(history);
+    let (stages, companies): (_, Vec<String>) = match (has(Stage::Ingest), has(Stage::Cdc)) {
+        (true, true) => {
+            // Those of row changes too: where dead letters are tried again they become rows of their company.
+            let changes = Generator::new(profile.cdc_profile());
+            let name = |number| changes.company_name(number).to_owned();
+            ("ingest,dlq,cdc", chats.chain((0..profile.companies).map(name)).collect())
+        }
+        (true, false) => ("ingest,dlq", chats.collect()),
+        _ => ("cdc", Vec::new()),
     };
     let nats_url = args.nats_url.as_deref();
     args.bed.check(nats_url.is_none()).map_err(RunError::Usage)?;

@@ -222,22 +222,20 @@ impl Session {
         let calls = numbers.iter().map(|number| (*number, batch.call(*number))).collect();
         let answers = self.call(batch, calls, true).await?;
         let mut unclear = Vec::new();
-        for (number, (codes, rows)) in numbers.iter().zip(answers) {
-            codes.into_iter().for_each(|(row, code)| batch.coded(*number, row, code));
-            if batch.counted(*number, rows) {
-                unclear.push(*number);
+        for (number, (codes, rows)) in answers {
+            codes.into_iter().for_each(|(row, code)| batch.coded(number, row, code));
+            if batch.counted(number, rows) {
+                unclear.push(number);
             }
         }
         if !unclear.is_empty() {
             // What was left alone is written now, and all of them are asked about behind that.
             let follow = |number: &usize| [batch.retry(*number), batch.ask(*number)];
-            let calls: Vec<(usize, Call<'_>)> = unclear
+            let calls = unclear
                 .iter()
                 .flat_map(|number| follow(number).into_iter().flatten().map(|call| (*number, call)))
                 .collect();
-            let numbers: Vec<usize> = calls.iter().map(|(number, _)| *number).collect();
-            let answers = self.call(batch, calls, false).await?;
-            for (number, (codes, _)) in numbers.into_iter().zip(answers) {
+            for (number, (codes, _)) in self.call(batch, calls, false).await? {
                 codes.into_iter().for_each(|(row, code)| batch.coded(number, row, code));
             }
         }
@@ -249,13 +247,13 @@ impl Session {
         Ok(())
     }
 
-    /// Makes calls, each with its number; `is_first`: with BEGIN before them.
+    /// Makes calls, each with its number, which its answer has too; `is_first`: with BEGIN before them.
     async fn call(
         &mut self,
         batch: &Batch,
         calls: Vec<(usize, Call<'_>)>,
         is_first: bool,
-    ) -> Result<Vec<Answered>, Failure> {
+    ) -> Result<Vec<(usize, Answered)>, Failure> {
         let statements = self.prepare(batch, &calls).await?;
         let mut answers: Vec<Pending<'_, Answered>> = Vec::with_capacity(calls.len() + 1);
         if is_first {
@@ -271,9 +269,9 @@ impl Session {
         for (place, answer) in in_order(answers).await.into_iter().enumerate() {
             let call = place.checked_sub(begun).and_then(|place| calls.get(place));
             let event = call.and_then(|(number, _)| batch.event_of(*number));
-            answered.push(answer.map_err(|error| failure(&error, event))?);
+            let answer = answer.map_err(|error| failure(&error, event))?;
+            answered.extend(call.map(|(number, _)| (*number, answer)));
         }
-        answered.drain(..begun);
         Ok(answered)
     }
 

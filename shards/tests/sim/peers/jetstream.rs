@@ -315,11 +315,7 @@ impl JetStream {
     /// Somebody deletes a consumer. Its readers hear of it at once; its files go a while later, and with them
     /// those of a consumer that was made under its name meanwhile (as seen on 2.9.10).
     pub(crate) fn operator_deletes(&mut self, now: Now, stream: &str, name: &str) {
-        let Some(consumers) = self.streams.get_mut(stream).map(|s| &mut s.consumers) else {
-            return;
-        };
-        if let Some(mut consumer) = consumers.remove(name) {
-            consumer.end_pulls("409 Consumer Deleted", false, &mut self.out);
+        if self.consumer_delete(&format!("{stream}.{name}")).is_ok() {
             self.removing.insert((stream.to_owned(), name.to_owned()), now.mono + REMOVAL);
         }
     }

@@ -288,9 +288,9 @@ impl Batch {
             *wave = wave.filter(|wave| *wave == sheet.wave);
         }
         for sheet in &mut self.sheets {
-            let is_one_wave = self.message_waves.get(&sheet.company).is_some_and(Option::is_some);
-            let is_short = sheet.rows <= FIRST_ROWS_MAX;
-            sheet.tries_first = sheet.spec().first.is_some() && is_short && is_one_wave;
+            sheet.tries_first = sheet.spec().first.is_some()
+                && sheet.rows <= FIRST_ROWS_MAX
+                && self.message_waves.get(&sheet.company).is_some_and(Option::is_some);
         }
     }
 

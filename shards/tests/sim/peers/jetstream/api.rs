@@ -388,7 +388,7 @@ impl JetStream {
         self.consumer_fields(stream, consumer)
     }
 
-    fn consumer_delete(&mut self, target: &str) -> Reply {
+    pub(super) fn consumer_delete(&mut self, target: &str) -> Reply {
         let (stream, name) = target.split_once('.').unwrap_or((target, ""));
         let removed = self.stream_mut(stream)?.consumers.remove(name);
         let mut consumer = removed.ok_or_else(ApiError::consumer_not_found)?;
